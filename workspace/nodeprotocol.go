@@ -1,0 +1,119 @@
+package workspace
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"berth/gpu"
+)
+
+// Assignment is all that an agent knows of a run on its node; it reads nothing
+// else.
+type Assignment struct {
+	Run           string            `json:"run"`
+	Instance      string            `json:"instance,omitempty"`
+	Workspace     string            `json:"workspace"`
+	Name          string            `json:"name"` // of the instance, for the hostname
+	Desired       RunDesired        `json:"desired"`
+	StopReason    string            `json:"stop_reason,omitempty"`
+	Phase         Phase             `json:"phase"` // as the cluster has it
+	Epoch         gpu.Epoch         `json:"epoch"`
+	Devices       []Allotment       `json:"devices,omitempty"`
+	Resources     Resources         `json:"resources"`
+	Spec          RunSpec           `json:"spec"`
+	Volume        string            `json:"volume,omitempty"`
+	Secrets       map[string]Secret `json:"-"` // in clear: opened by the server that hands it out
+	Lease         *Lease            `json:"lease,omitempty"`
+	RestartPolicy string            `json:"restart_policy,omitempty"`
+	// Unreleased: the run has ended, its devices wait for this node's release.
+	Unreleased bool `json:"unreleased,omitempty"`
+}
+
+// AssignmentView is the assignments of one node at one index of the log. A
+// snapshot replaces all; a change names what changed and what went.
+type AssignmentView struct {
+	Cluster  string       `json:"cluster"`
+	At       gpu.Epoch    `json:"at"`
+	Snapshot bool         `json:"snapshot"`
+	Upsert   []Assignment `json:"upsert"`
+	Removed  []string     `json:"removed,omitempty"` // run ids
+}
+
+// Report is one batch of what an agent has seen since its last.
+type Report struct {
+	Node     string         `json:"node" cbor:"1,keyasint"`
+	Stamp    Stamp          `json:"stamp" cbor:"2,keyasint"`
+	Facts    *NodeFacts     `json:"facts,omitempty" cbor:"3,keyasint,omitempty"`     // when new or changed
+	Devices  *gpu.Inventory `json:"inventory,omitempty" cbor:"4,keyasint,omitempty"` // when new or changed
+	Images   *[]NodeImage   `json:"images,omitempty" cbor:"5,keyasint,omitempty"`    // when changed; all of them
+	Ready    *Readiness     `json:"ready,omitempty" cbor:"6,keyasint,omitempty"`     // when changed
+	Runs     []RunReport    `json:"runs,omitempty" cbor:"7,keyasint,omitempty"`
+	Released []Release      `json:"released,omitempty" cbor:"8,keyasint,omitempty"`
+	Orphans  *[]Orphan      `json:"orphans,omitempty" cbor:"9,keyasint,omitempty"` // when changed; all of them
+	Health   []DeviceHealth `json:"health,omitempty" cbor:"10,keyasint,omitempty"`
+}
+
+// Readiness of a node to take work, as its agent sees it.
+type Readiness struct {
+	Ready   bool   `json:"ready" cbor:"1,keyasint"`
+	Reason  string `json:"reason,omitempty" cbor:"2,keyasint,omitempty"`
+	Message string `json:"message,omitempty" cbor:"3,keyasint,omitempty"`
+}
+
+// RunReport is a phase an agent has seen a run reach. Apply refuses one of
+// another node or epoch, and a step back.
+type RunReport struct {
+	Run      string       `json:"run" cbor:"1,keyasint"`
+	Epoch    gpu.Epoch    `json:"epoch" cbor:"2,keyasint"`
+	Phase    Phase        `json:"phase" cbor:"3,keyasint"`
+	Reason   string       `json:"reason" cbor:"4,keyasint"`
+	Message  string       `json:"message" cbor:"5,keyasint"`
+	ExitCode *int         `json:"exit_code,omitempty" cbor:"6,keyasint,omitempty"`
+	OOM      bool         `json:"oom_killed,omitempty" cbor:"7,keyasint,omitempty"`
+	Access   []AccessInfo `json:"access_information,omitempty" cbor:"8,keyasint,omitempty"`
+	LivedMS  int64        `json:"lived_ms,omitempty" cbor:"9,keyasint,omitempty"` // since its process started, to the report's stamp
+}
+
+// Release is DeviceReleased: the run's cgroup on this node is empty and the
+// device shows nothing of it. Stuck says that this can't be confirmed.
+type Release struct {
+	Device  string    `json:"device" cbor:"1,keyasint"`
+	Run     string    `json:"run" cbor:"2,keyasint"`
+	Epoch   gpu.Epoch `json:"epoch" cbor:"3,keyasint"`
+	Stuck   bool      `json:"stuck,omitempty" cbor:"4,keyasint,omitempty"`
+	Message string    `json:"message,omitempty" cbor:"5,keyasint,omitempty"`
+}
+
+// DeviceHealth is a change of a device's health.
+type DeviceHealth struct {
+	Device  string     `json:"device" cbor:"1,keyasint"`
+	Health  gpu.Health `json:"health" cbor:"2,keyasint"`
+	Reason  string     `json:"reason,omitempty" cbor:"3,keyasint,omitempty"`
+	Message string     `json:"message,omitempty" cbor:"4,keyasint,omitempty"`
+}
+
+// GoAheadWindow is how long after *sending* its question an agent may begin a
+// start that was allowed (design/domain.md, starting).
+const GoAheadWindow = 2 * time.Second
+
+// GoAheadAnswer is what the leader, its leadership just verified, says of a
+// run: whether it may start now, and what is recorded of it.
+type GoAheadAnswer struct {
+	Start   bool      `json:"start"` // wanted, on this node, under this epoch
+	Known   bool      `json:"known"` // the run is recorded
+	Ended   bool      `json:"ended"` // and recorded as ended: its container may be reaped
+	Cluster string    `json:"cluster"`
+	At      gpu.Epoch `json:"at"` // incarnation and index of the verified view
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// NodeService is what a server asks of a node's agent. Its streams run over the
+// node's own outbound connection, so that a node that can't be dialled serves
+// them too.
+type NodeService interface {
+	// ImportImage stores an OCI archive's images on the node.
+	ImportImage(ctx context.Context, archive io.Reader, name string) ([]NodeImage, error)
+	// RemoveImage forgets a reference on the node.
+	RemoveImage(ctx context.Context, reference string) error
+}

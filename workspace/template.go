@@ -1,0 +1,70 @@
+package workspace
+
+import (
+	"time"
+)
+
+// VariableType is how a template's variable is checked.
+type VariableType string
+
+// The variable types.
+const (
+	VarString    VariableType = "string"
+	VarInt       VariableType = "int"
+	VarBool      VariableType = "bool"
+	VarSecret    VariableType = "secret"
+	VarPublicKey VariableType = "public_key"
+)
+
+// Template is what instances are made from: image, command, variables,
+// defaults. Runs carry a rendered copy, so editing one changes no run.
+type Template struct {
+	Name          string     `json:"name"`
+	Description   string     `json:"description"`
+	Image         string     `json:"image"`
+	Command       []string   `json:"command,omitempty"` // ${name} is a variable; empty: the image's
+	Env           []EnvVar   `json:"env,omitempty"`
+	Variables     []Variable `json:"variables,omitempty"`
+	Ports         []Port     `json:"ports,omitempty"`
+	VolumePath    string     `json:"volume_path,omitempty"`
+	Probe         *Probe     `json:"probe,omitempty"`
+	Resources     Resources  `json:"resources"` // defaults of an instance that names none
+	Kind          RunKind    `json:"kind"`
+	Stoppable     bool       `json:"stoppable"`
+	StoragePolicy string     `json:"storage_policy,omitempty"`
+	StopGrace     int        `json:"stop_grace_seconds"` // 0 to 600
+	BuiltIn       bool       `json:"built_in"`
+	CreatedAt     time.Time  `json:"created_at"`
+	UpdatedAt     time.Time  `json:"updated_at"`
+	ModifyIndex   uint64     `json:"modify_index"`
+}
+
+// EnvVar is one environment variable; ${name} in Value is a template variable.
+type EnvVar struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Variable is one typed parameter of a template.
+type Variable struct {
+	Name        string       `json:"name"`
+	Type        VariableType `json:"type"`
+	Description string       `json:"description,omitempty"`
+	Default     string       `json:"default,omitempty"`
+	Required    bool         `json:"required,omitempty"`
+	Options     []string     `json:"options,omitempty"` // when set, the only values allowed
+}
+
+// Port of a template. Number may be a variable: "${notebook_port}".
+type Port struct {
+	Name     string `json:"name"`
+	Number   string `json:"number"`
+	Protocol string `json:"protocol"` // HTTP, HTTPS, TCP, SSH
+}
+
+// Probe says when a container is ready. Exactly one of the two is set.
+type Probe struct {
+	HTTPPath string `json:"http_path,omitempty"`
+	Port     string `json:"port,omitempty"`
+	Timeout  int    `json:"timeout_seconds,omitempty"`
+}

@@ -1,0 +1,134 @@
+package workspace
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Plan gates which limits may be enabled (design/domain.md, plans).
+type Plan string
+
+// The plans, smallest first.
+const (
+	PlanBasic      Plan = "basic"
+	PlanPro        Plan = "pro"
+	PlanScale      Plan = "scale"
+	PlanEnterprise Plan = "enterprise"
+)
+
+// Defaults of a new workspace.
+const (
+	DefaultMaxConcurrentRuns = 10
+	BasicMaxConcurrentRuns   = 3
+	DefaultRetentionDays     = 7
+)
+
+// Workspace is the tenant boundary.
+type Workspace struct {
+	ID          string          `json:"id"`
+	Name        *string         `json:"name"`
+	Slug        string          `json:"slug"`
+	Description string          `json:"description"`
+	IsDefault   bool            `json:"is_default"`
+	Settings    json.RawMessage `json:"settings,omitempty"` // a JSON object, at most 64 KiB
+	Plan        Plan            `json:"plan"`
+	KillSwitch  bool            `json:"kill_switch"`
+	Limits      Limits          `json:"limits"`
+	Retention   Retention       `json:"data_retention"`
+	CreatedAt   time.Time       `json:"created_at"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+	ArchivedAt  time.Time       `json:"archived_at,omitzero"`
+	DeletedAt   time.Time       `json:"deleted_at,omitzero"` // gone from lists, slug kept
+	ModifyIndex uint64          `json:"modify_index"`
+}
+
+// Archived reports whether nothing may start here any more.
+func (w *Workspace) Archived() bool { return !w.ArchivedAt.IsZero() }
+
+// Limits of a workspace. A nil pointer means unlimited. Money is micro-USD.
+type Limits struct {
+	MaxConcurrentRuns int            `json:"max_concurrent_runs"`
+	DailyBudget       *int64         `json:"daily_budget_micro_usd,omitempty"`
+	UserDailyBudget   *int64         `json:"user_daily_budget_micro_usd,omitempty"`
+	MonthlyRuns       *int64         `json:"monthly_run_limit,omitempty"`
+	Spending          *SpendingLimit `json:"spending_limit,omitempty"`
+	Ceilings          *Ceilings      `json:"ceilings,omitempty"`
+}
+
+// SpendingLimit is a lifetime amount. Each null → set starts a generation.
+type SpendingLimit struct {
+	Amount     int64  `json:"amount_micro_usd"`
+	Generation uint64 `json:"generation"`
+	Accrued    int64  `json:"accrued_micro_usd"`
+	Reserved   int64  `json:"reserved_micro_usd"`
+}
+
+// Ceilings bound what a workspace's owners may set; cluster admins set them.
+type Ceilings struct {
+	DailyBudget       *int64 `json:"daily_budget_micro_usd,omitempty"`
+	UserDailyBudget   *int64 `json:"user_daily_budget_micro_usd,omitempty"`
+	MaxConcurrentRuns *int   `json:"max_concurrent_runs,omitempty"`
+}
+
+// Retention is how long result data outlives its run.
+type Retention struct {
+	Unit  string `json:"unit"` // "hours" or "days"
+	Value int    `json:"value"`
+}
+
+// Validate checks the published range: 1 to 14 days or 336 hours.
+func (r Retention) Validate() error {
+	highest := map[string]int{"hours": 336, "days": 14}[r.Unit]
+	if highest == 0 {
+		return InvalidField("data_retention.unit", "%q is neither hours nor days", r.Unit)
+	}
+	if r.Value < 1 || r.Value > highest {
+		return InvalidField("data_retention.value", "%d is outside 1 to %d %s", r.Value, highest, r.Unit)
+	}
+	return nil
+}
+
+// Duration of the retention.
+func (r Retention) Duration() time.Duration {
+	if r.Unit == "hours" {
+		return time.Duration(r.Value) * time.Hour
+	}
+	return time.Duration(r.Value) * 24 * time.Hour
+}
+
+// Role of a member in a workspace, or of a caller in the cluster.
+type Role string
+
+// Roles, most powerful first. RoleAdmin on an envelope without a workspace is
+// the cluster's admin.
+const (
+	RoleClusterAdmin Role = "cluster_admin"
+	RoleOwner        Role = "owner"
+	RoleAdmin        Role = "admin"
+	RoleMember       Role = "member"
+	RoleNode         Role = "node"   // a node's agent, reporting
+	RoleSystem       Role = "system" // the leader's own loops
+)
+
+// Member of a workspace.
+type Member struct {
+	Workspace string    `json:"workspace"`
+	User      string    `json:"user"`
+	Role      Role      `json:"role"`
+	Blocked   bool      `json:"blocked,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// Project groups instances of a workspace.
+type Project struct {
+	ID          string          `json:"id"`
+	Workspace   string          `json:"workspace"`
+	Title       string          `json:"title"`
+	Description string          `json:"description"`
+	Icon        string          `json:"icon"`
+	Status      string          `json:"status"`
+	Settings    json.RawMessage `json:"settings,omitempty"`
+	CreatedAt   time.Time       `json:"created_at"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+}
