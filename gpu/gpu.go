@@ -75,8 +75,9 @@ type Device struct {
 	Health  Health    `json:"health"`
 	Reason  string    `json:"reason,omitempty"` // why not healthy, or why releasing or stuck
 	Message string    `json:"message,omitempty"`
-	Since   time.Time `json:"since"`             // of State and Health
-	Missing bool      `json:"missing,omitempty"` // was reported once, isn't any more
+	Since   time.Time `json:"since"`                // of State and Health
+	Missing bool      `json:"missing,omitempty"`    // was reported once, isn't any more
+	Blocked string    `json:"blocked_by,omitempty"` // id of a quarantined container that has it
 	Holders []Holder  `json:"holders"`
 }
 

@@ -74,37 +74,37 @@ type TemplateRef struct {
 // times. Status, Reason, Message and Since are derived; everything else is the
 // owner's.
 type Instance struct {
-	ID             string            `json:"id"`
-	Workspace      string            `json:"workspace"`
-	Project        string            `json:"project,omitempty"`
-	Name           string            `json:"name"`
-	Description    string            `json:"description"`
-	Owner          string            `json:"owner"`
-	ClusterID      string            `json:"cluster_id"`
-	Template       TemplateRef       `json:"template"`
-	Resources      Resources         `json:"resources"`
-	Kind           RunKind           `json:"kind"`
-	Spec           RunSpec           `json:"-" cbor:"spec"` // rendered at create; frozen into each run
-	Secrets        map[string]Sealed `json:"-" cbor:"secrets,omitempty"`
-	Desired        Desired           `json:"desired"`
-	Status         Status            `json:"status"`
-	Reason         string            `json:"reason"`
-	Message        string            `json:"message"`
-	Since          time.Time         `json:"since"`
-	Run            string            `json:"run,omitempty"` // its latest run
-	Attempts       int               `json:"attempts"`      // runs made so far
-	Access         []AccessInfo      `json:"access_information,omitempty"`
-	RestartPolicy  json.RawMessage   `json:"restart_policy,omitempty"`
-	IdlePolicy     json.RawMessage   `json:"idle_policy,omitempty"`
-	FailoverAfter  int               `json:"failover_after_seconds,omitempty"`
-	StoragePolicy  string            `json:"storage_policy,omitempty"`
-	Volume         string            `json:"volume,omitempty"`
-	ToBeDeletedAt  time.Time         `json:"to_be_deleted_at,omitzero"`
-	RestartPending bool              `json:"restart_pending,omitempty"` // start again once the run has ended
-	CreatedAt      time.Time         `json:"created_at"`
-	UpdatedAt      time.Time         `json:"updated_at"`
-	DeletedAt      time.Time         `json:"deleted_at,omitzero"`
-	ModifyIndex    uint64            `json:"modify_index"`
+	ID            string            `json:"id"`
+	Workspace     string            `json:"workspace"`
+	Project       string            `json:"project,omitempty"`
+	Name          string            `json:"name"`
+	Description   string            `json:"description"`
+	Owner         string            `json:"owner"`
+	ClusterID     string            `json:"cluster_id"`
+	Template      TemplateRef       `json:"template"`
+	Resources     Resources         `json:"resources"`
+	Kind          RunKind           `json:"kind"`
+	Spec          RunSpec           `json:"-" cbor:"spec"` // rendered at create; frozen into each run
+	Secrets       map[string]Sealed `json:"-" cbor:"secrets,omitempty"`
+	Desired       Desired           `json:"desired"`
+	Status        Status            `json:"status"`
+	Reason        string            `json:"reason"`
+	Message       string            `json:"message"`
+	Since         time.Time         `json:"since"`
+	Run           string            `json:"run,omitempty"` // its latest run
+	Attempts      int               `json:"attempts"`      // runs made so far
+	Access        []AccessInfo      `json:"access_information,omitempty"`
+	RestartPolicy json.RawMessage   `json:"restart_policy,omitempty"`
+	IdlePolicy    json.RawMessage   `json:"idle_policy,omitempty"`
+	FailoverAfter int               `json:"failover_after_seconds,omitempty"`
+	StoragePolicy string            `json:"storage_policy,omitempty"`
+	Volume        string            `json:"volume,omitempty"`
+	ToBeDeletedAt time.Time         `json:"to_be_deleted_at,omitzero"`
+	NextRun       string            `json:"next_run,omitempty"` // id of the run to make once the present one has ended
+	CreatedAt     time.Time         `json:"created_at"`
+	UpdatedAt     time.Time         `json:"updated_at"`
+	DeletedAt     time.Time         `json:"deleted_at,omitzero"`
+	ModifyIndex   uint64            `json:"modify_index"`
 }
 
 // AccessInfo is one way into a running instance.

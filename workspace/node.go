@@ -13,6 +13,7 @@ type Node struct {
 	Role        string      `json:"role"` // "server" or "worker"
 	Facts       NodeFacts   `json:"facts"`
 	Images      []NodeImage `json:"images"`
+	Links       []gpu.Link  `json:"links,omitempty"`
 	Reachable   bool        `json:"reachable"`
 	Ready       bool        `json:"ready"` // its runtime answers and it takes work
 	Reason      string      `json:"reason,omitempty"`

@@ -88,7 +88,8 @@ type Run struct {
 	ChargedMS   int64       `json:"charged_ms"`
 	UnpaidMS    int64       `json:"unpaid_ms"`
 	Replaces    string      `json:"replaces,omitempty"`
-	Counted     bool        `json:"counted,omitempty"` // counts for the month already
+	Unreleased  bool        `json:"unreleased,omitempty"` // a device still waits for its node to confirm the release
+	Counted     bool        `json:"counted,omitempty"`    // counts for the month already
 	Times       RunTimes    `json:"times"`
 	Since       time.Time   `json:"since"` // of Phase
 	ModifyIndex uint64      `json:"modify_index"`

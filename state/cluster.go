@@ -1,0 +1,85 @@
+package state
+
+import (
+	"berth/workspace"
+)
+
+// clusters has one row: what the members know of their cluster.
+var clusters = table[workspace.Cluster]{name: "cluster", indexes: []index[workspace.Cluster]{
+	{name: "id", key: func(*workspace.Cluster) []byte { return key("cluster") }},
+}}
+
+func (t *tx) cluster() *workspace.Cluster { return clusters.get(t.Txn, "id", "cluster") }
+
+// incarnation of the cluster, 0 before its first entry.
+func (t *tx) incarnation() uint64 {
+	if c := t.cluster(); c != nil {
+		return c.Incarnation
+	}
+	return 0
+}
+
+// InitCluster is the first entry of a cluster: its id, its default workspace
+// and the templates that come with berth. Later ones are no errors and change
+// nothing, so every start may propose it.
+type InitCluster struct {
+	ID        string               `cbor:"1,keyasint"`
+	Name      string               `cbor:"2,keyasint"`
+	Workspace string               `cbor:"3,keyasint"` // id of the default workspace
+	Templates []workspace.Template `cbor:"4,keyasint,omitempty"`
+}
+
+// Type is TypeInitCluster.
+func (*InitCluster) Type() Type { return TypeInitCluster }
+
+func (c *InitCluster) apply(t *tx) error {
+	if err := t.needSystem(); err != nil {
+		return err
+	}
+	if old := t.cluster(); old != nil {
+		t.result.Object = old.ID
+		return nil
+	}
+	clusters.put(t.Txn, &workspace.Cluster{
+		ID: c.ID, Name: c.Name, Incarnation: 1, Version: 1, CreatedAt: t.at, ModifyIndex: t.index,
+	})
+	name := "default"
+	def := &CreateWorkspace{ID: c.Workspace, Name: &name, Plan: workspace.PlanScale}
+	if err := def.apply(t); err != nil {
+		return err
+	}
+	w := *t.workspace(c.Workspace)
+	w.IsDefault = true
+	workspaces.put(t.Txn, &w)
+	for i := range c.Templates {
+		t.putTemplate(&c.Templates[i], true)
+	}
+	t.result.Object = c.ID
+	return nil
+}
+
+// RaiseVersion sets the cluster_version, once every server supports it. It
+// never falls.
+type RaiseVersion struct {
+	To uint64 `cbor:"1,keyasint"`
+}
+
+// Type is TypeRaiseVersion.
+func (*RaiseVersion) Type() Type { return TypeRaiseVersion }
+
+func (c *RaiseVersion) apply(t *tx) error {
+	if err := t.needSystem(); err != nil {
+		return err
+	}
+	old := t.cluster()
+	if old == nil {
+		return workspace.Errorf(workspace.CodeConflict, "the cluster isn't initialised")
+	}
+	if c.To <= old.Version {
+		return nil
+	}
+	n := *old
+	n.Version, n.ModifyIndex = c.To, t.index
+	clusters.put(t.Txn, &n)
+	return nil
+}

@@ -1,0 +1,293 @@
+package state
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"berth/workspace"
+)
+
+var instances = table[workspace.Instance]{name: "instances", indexes: []index[workspace.Instance]{
+	{name: "id", key: func(i *workspace.Instance) []byte { return key(i.ID) }},
+	{name: "workspace", key: func(i *workspace.Instance) []byte { return key(i.Workspace, i.ID) }},
+	// A deleted instance gives its name free at once; its row goes with its container.
+	{name: "name", unique: true, key: func(i *workspace.Instance) []byte {
+		if i.Desired == workspace.DesiredDeleted {
+			return nil
+		}
+		return key(i.Workspace, i.Name)
+	}},
+}}
+
+func collect[T any](seq iter.Seq[T]) []T { return slices.Collect(seq) }
+
+// CreateInstance makes an instance and, with Start, its first run: admitted and
+// placed in the same entry. A refused start stores nothing.
+type CreateInstance struct {
+	ID            string                      `cbor:"1,keyasint"`
+	Workspace     string                      `cbor:"2,keyasint"`
+	Project       string                      `cbor:"3,keyasint,omitempty"`
+	Name          string                      `cbor:"4,keyasint"`
+	Description   string                      `cbor:"5,keyasint,omitempty"`
+	Template      workspace.TemplateRef       `cbor:"6,keyasint"`
+	Secrets       map[string]workspace.Sealed `cbor:"7,keyasint,omitempty"`
+	Resources     workspace.Resources         `cbor:"8,keyasint"`
+	Kind          workspace.RunKind           `cbor:"9,keyasint"`
+	Spec          workspace.RunSpec           `cbor:"10,keyasint"`
+	StoragePolicy string                      `cbor:"11,keyasint,omitempty"`
+	ToBeDeletedAt time.Time                   `cbor:"12,keyasint,omitzero"`
+	FailoverAfter int                         `cbor:"13,keyasint,omitempty"`
+	Start         bool                        `cbor:"14,keyasint,omitempty"`
+	Run           string                      `cbor:"15,keyasint,omitempty"` // id for the run
+	Suggestion    *Suggestion                 `cbor:"16,keyasint,omitempty"`
+}
+
+// Type is TypeCreateInstance.
+func (*CreateInstance) Type() Type { return TypeCreateInstance }
+
+func (c *CreateInstance) apply(t *tx) error {
+	w, err := t.needMember(c.Workspace)
+	if err != nil {
+		return err
+	}
+	if w.Archived() {
+		return t.admit(w, true)
+	}
+	inst := &workspace.Instance{
+		ID: c.ID, Workspace: c.Workspace, Project: c.Project, Name: c.Name, Description: c.Description,
+		Owner: t.env.Principal, ClusterID: t.cluster().ID, Template: c.Template, Secrets: c.Secrets,
+		Resources: c.Resources, Kind: c.Kind, Spec: c.Spec, Desired: workspace.DesiredStopped,
+		StoragePolicy: c.StoragePolicy, ToBeDeletedAt: c.ToBeDeletedAt, FailoverAfter: c.FailoverAfter,
+		CreatedAt: t.at, UpdatedAt: t.at,
+	}
+	if err := inst.Validate(); err != nil {
+		return err
+	}
+	if old := instances.get(t.Txn, "name", c.Workspace, c.Name); old != nil {
+		return workspace.Errorf(workspace.CodeExists, "instance %q exists in workspace %s: choose another name or delete it", c.Name, w.Slug)
+	}
+	t.result.Object = inst.ID
+	t.putInstance(inst)
+	t.event(workspace.Event{Type: "instance.created", Object: inst.ID, Workspace: w.ID, Instance: inst.ID,
+		Message: "instance " + inst.Name + " created from template " + inst.Template.Name})
+	if !c.Start {
+		return nil
+	}
+	return t.start(w, inst, c.Run, c.Suggestion)
+}
+
+// StartInstance starts a stopped or failed instance. Starting a running one
+// changes nothing; one that is stopping starts again once it has stopped.
+type StartInstance struct {
+	ID          string      `cbor:"1,keyasint"`
+	Run         string      `cbor:"2,keyasint"`
+	ImageDigest string      `cbor:"3,keyasint,omitempty"` // what the image's name means now
+	Suggestion  *Suggestion `cbor:"4,keyasint,omitempty"`
+}
+
+// Type is TypeStartInstance.
+func (*StartInstance) Type() Type { return TypeStartInstance }
+
+func (c *StartInstance) apply(t *tx) error {
+	w, inst, err := t.ownInstance(c.ID)
+	if err != nil {
+		return err
+	}
+	t.result.Object, t.result.Run = inst.ID, inst.Run
+	run := t.runOf(inst)
+	if run != nil && !run.Phase.Terminal() {
+		if run.Desired == workspace.RunWanted {
+			return nil
+		}
+		return t.startNext(w, inst, c.Run, c.ImageDigest)
+	}
+	return t.start(w, withDigest(inst, c.ImageDigest), c.Run, c.Suggestion)
+}
+
+func withDigest(inst *workspace.Instance, digest string) *workspace.Instance {
+	n := *inst
+	if digest != "" {
+		n.Spec.ImageDigest = digest
+	}
+	return &n
+}
+
+// startNext promises a run for when the present one, which is stopping, has ended.
+func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, digest string) error {
+	if err := t.admitArchived(w); err != nil {
+		return err
+	}
+	n := withDigest(inst, digest)
+	n.Desired, n.NextRun = workspace.DesiredRunning, run
+	t.result.Run = run
+	t.putInstance(n)
+	return nil
+}
+
+func (t *tx) admitArchived(w *workspace.Workspace) error {
+	if w.Archived() {
+		return t.admit(w, true)
+	}
+	return nil
+}
+
+// StopInstance stops an instance. Stopping a stopped one changes nothing.
+type StopInstance struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+// Type is TypeStopInstance.
+func (*StopInstance) Type() Type { return TypeStopInstance }
+
+func (c *StopInstance) apply(t *tx) error {
+	_, inst, err := t.ownInstance(c.ID)
+	if err != nil {
+		return err
+	}
+	if !inst.Spec.Stoppable {
+		return workspace.Errorf(workspace.CodeConflict,
+			"instance %s can't be stopped: its template says so (stoppable = false); delete it instead", inst.Name)
+	}
+	t.result.Object, t.result.Run = inst.ID, inst.Run
+	if inst.Desired == workspace.DesiredRunning {
+		t.stopInstance(inst, "stop_requested", "stopped by "+t.env.Principal)
+	}
+	return nil
+}
+
+// RestartInstance stops what runs and starts a new run once it has ended.
+type RestartInstance struct {
+	ID          string      `cbor:"1,keyasint"`
+	Run         string      `cbor:"2,keyasint"`
+	ImageDigest string      `cbor:"3,keyasint,omitempty"`
+	Suggestion  *Suggestion `cbor:"4,keyasint,omitempty"` // for one that isn't running
+}
+
+// Type is TypeRestartInstance.
+func (*RestartInstance) Type() Type { return TypeRestartInstance }
+
+func (c *RestartInstance) apply(t *tx) error {
+	w, inst, err := t.ownInstance(c.ID)
+	if err != nil {
+		return err
+	}
+	t.result.Object = inst.ID
+	run := t.runOf(inst)
+	if run == nil || run.Phase.Terminal() {
+		return t.start(w, withDigest(inst, c.ImageDigest), c.Run, c.Suggestion)
+	}
+	if !inst.Spec.Stoppable {
+		return workspace.Errorf(workspace.CodeConflict,
+			"instance %s can't be restarted: its template says so (stoppable = false)", inst.Name)
+	}
+	if err := t.startNext(w, inst, c.Run, c.ImageDigest); err != nil {
+		return err
+	}
+	t.stopRun(run, "restart_requested", "restarted by "+t.env.Principal)
+	return nil
+}
+
+// DeleteInstance removes an instance; its row goes once its container is gone.
+type DeleteInstance struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+// Type is TypeDeleteInstance.
+func (*DeleteInstance) Type() Type { return TypeDeleteInstance }
+
+func (c *DeleteInstance) apply(t *tx) error {
+	inst := instances.get(t.Txn, "id", c.ID)
+	if inst == nil {
+		return workspace.Errorf(workspace.CodeNotFound, "there is no instance %q", c.ID)
+	}
+	if _, err := t.needMember(inst.Workspace); err != nil {
+		return err
+	}
+	t.result.Object = inst.ID
+	if inst.Desired == workspace.DesiredDeleted {
+		return nil
+	}
+	n := *inst
+	n.Desired, n.NextRun, n.DeletedAt = workspace.DesiredDeleted, "", t.at
+	t.putInstance(&n)
+	t.event(workspace.Event{Type: "instance.deleted", Object: n.ID, Workspace: n.Workspace, Instance: n.ID,
+		Message: "instance " + n.Name + " deleted by " + t.env.Principal})
+	if run := t.runOf(&n); run != nil && !run.Phase.Terminal() {
+		t.stopRun(run, "deleted", "its instance was deleted")
+		return nil
+	}
+	t.settle(n.ID)
+	return nil
+}
+
+// ownInstance gives an instance that the caller may change and that isn't
+// being deleted.
+func (t *tx) ownInstance(id string) (*workspace.Workspace, *workspace.Instance, error) {
+	inst := instances.get(t.Txn, "id", id)
+	if inst == nil {
+		return nil, nil, workspace.Errorf(workspace.CodeNotFound, "there is no instance %q", id)
+	}
+	w, err := t.needMember(inst.Workspace)
+	if err != nil {
+		return nil, nil, err
+	}
+	if inst.Desired == workspace.DesiredDeleted {
+		return nil, nil, workspace.Errorf(workspace.CodeConflict, "instance %s is being deleted", inst.Name)
+	}
+	return w, inst, nil
+}
+
+func (t *tx) runOf(inst *workspace.Instance) *workspace.Run {
+	if inst.Run == "" {
+		return nil
+	}
+	return runs.get(t.Txn, "id", inst.Run)
+}
+
+// stopInstance makes an instance stop, whatever it does now.
+func (t *tx) stopInstance(inst *workspace.Instance, reason, message string) {
+	n := *inst
+	n.Desired, n.NextRun = workspace.DesiredStopped, ""
+	t.putInstance(&n)
+	if run := t.runOf(&n); run != nil && !run.Phase.Terminal() {
+		t.stopRun(run, reason, message)
+	}
+}
+
+// settle follows up on the end of an instance's run: a promised next run, or
+// the end of a deleted instance.
+func (t *tx) settle(id string) {
+	inst := instances.get(t.Txn, "id", id)
+	if inst == nil {
+		return
+	}
+	run := t.runOf(inst)
+	switch ended := run == nil || run.Phase.Terminal(); {
+	case ended && inst.Desired == workspace.DesiredDeleted:
+		instances.delete(t.Txn, inst)
+		t.event(workspace.Event{Type: "instance.gone", Object: inst.ID, Workspace: inst.Workspace, Instance: inst.ID,
+			Message: "instance " + inst.Name + " is gone"})
+	case ended && inst.NextRun != "":
+		next := *inst
+		next.NextRun = ""
+		t.makeRun(&next, inst.NextRun)
+	default:
+		t.putInstance(inst)
+	}
+}
+
+// putInstance writes an instance with its derived status.
+func (t *tx) putInstance(inst *workspace.Instance) {
+	n := *inst
+	old := n.Status
+	n.Status, n.Reason, n.Message = deriveStatus(&n, t.runOf(&n))
+	if n.Status != old {
+		n.Since = t.at
+	}
+	if n.Status != workspace.StatusRunning {
+		n.Access = nil
+	}
+	n.UpdatedAt, n.ModifyIndex = t.at, t.index
+	instances.put(t.Txn, &n)
+}

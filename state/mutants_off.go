@@ -1,0 +1,5 @@
+//go:build !mutant_free_device
+
+package state
+
+const mutantFreeDevice = false

@@ -1,0 +1,145 @@
+package state
+
+import (
+	"berth/gpu"
+	"berth/workspace"
+)
+
+var nodes = table[workspace.Node]{name: "nodes", indexes: []index[workspace.Node]{
+	{name: "id", key: func(n *workspace.Node) []byte { return key(n.ID) }},
+}}
+
+// Report is what a node's agent has seen. It is idempotent: what is stale, of
+// another node or of another epoch changes nothing.
+type Report struct {
+	workspace.Report
+}
+
+// Type is TypeReport.
+func (*Report) Type() Type { return TypeReport }
+
+func (c *Report) apply(t *tx) error {
+	if t.env.Role != workspace.RoleNode || t.env.Principal != c.Node {
+		return t.denied("only node " + c.Node + " may report for itself")
+	}
+	if t.cluster() == nil {
+		return workspace.Errorf(workspace.CodeConflict, "the cluster isn't initialised")
+	}
+	t.reportNode(&c.Report)
+	if c.Devices != nil {
+		t.setInventory(c.Node, c.Devices)
+	}
+	for i := range c.Health {
+		t.setHealth(c.Node, &c.Health[i])
+	}
+	for i := range c.Runs {
+		t.reportRun(c.Node, &c.Runs[i])
+	}
+	for i := range c.Released {
+		t.release(c.Node, &c.Released[i])
+	}
+	if c.Orphans != nil {
+		t.setBlocked(c.Node, *c.Orphans)
+	}
+	t.result.Object = c.Node
+	return nil
+}
+
+// reportNode writes the node's own row. A node's first report registers it.
+func (t *tx) reportNode(r *workspace.Report) {
+	old := nodes.get(t.Txn, "id", r.Node)
+	n := workspace.Node{ID: r.Node, Role: "server", Reachable: true, Reason: "starting",
+		Message: "its agent hasn't reported that it is ready", Since: t.at, CreatedAt: t.at}
+	if old != nil {
+		n = *old
+	}
+	n.Stamp, n.UpdatedAt, n.ModifyIndex = r.Stamp, t.at, t.index
+	if r.Facts != nil {
+		n.Name, n.Facts = r.Facts.Name, *r.Facts
+	}
+	if r.Devices != nil {
+		n.Links = r.Devices.Links
+	}
+	if r.Images != nil {
+		n.Images = *r.Images
+	}
+	if r.Orphans != nil {
+		n.Orphans = *r.Orphans
+	}
+	if r.Ready != nil && (n.Ready != r.Ready.Ready || n.Reason != r.Ready.Reason || n.Message != r.Ready.Message) {
+		n.Ready, n.Reason, n.Message, n.Since = r.Ready.Ready, r.Ready.Reason, r.Ready.Message, t.at
+		t.event(workspace.Event{Type: readyEvent(n.Ready), Object: n.ID, Node: n.ID, Reason: n.Reason, Message: n.Message})
+	}
+	nodes.put(t.Txn, &n)
+	if old != nil && old.Stamp.BootID != "" && old.Stamp.BootID != r.Stamp.BootID {
+		t.rebooted(&n)
+	}
+}
+
+func readyEvent(ready bool) string {
+	if ready {
+		return "node.ready"
+	}
+	return "node.not_ready"
+}
+
+// rebooted: a new boot id is proof that nothing of the old boot runs any more.
+// Its runs are lost and their devices free.
+func (t *tx) rebooted(node *workspace.Node) {
+	t.event(workspace.Event{Type: "node.rebooted", Object: node.ID, Node: node.ID, Reason: "new_boot_id",
+		Message: "node " + node.Name + " was rebooted: its runs are lost"})
+	for _, run := range collect(runs.each(t.Txn, "node", node.ID)) {
+		if run.Phase.Active() {
+			t.endRun(run, workspace.PhaseLost, "node_rebooted", "its node "+node.Name+" was rebooted")
+		}
+	}
+	for _, d := range collect(devices.each(t.Txn, "node", node.ID)) {
+		t.freeAll(d)
+	}
+}
+
+func (t *tx) freeAll(d *gpu.Device) {
+	if len(d.Holders) == 0 && d.Blocked == "" {
+		return
+	}
+	n := *d
+	n.Holders, n.Blocked = nil, ""
+	t.putDevice(&n)
+	for _, h := range d.Holders {
+		t.released(runs.get(t.Txn, "id", h.Run))
+	}
+}
+
+// reportRun takes a phase that a node has seen one of its runs reach.
+func (t *tx) reportRun(node string, r *workspace.RunReport) {
+	run := runs.get(t.Txn, "id", r.Run)
+	if run == nil || run.Node != node || run.Epoch != r.Epoch || !r.Phase.ByAgent() || run.Phase.Terminal() {
+		return
+	}
+	n := *run
+	switch {
+	case run.Phase == r.Phase:
+		if run.Reason != r.Reason || run.Message != r.Message {
+			n.Reason, n.Message = r.Reason, r.Message
+			t.putRun(&n)
+		}
+	case !run.Phase.CanBecome(r.Phase):
+	case r.Phase.Terminal():
+		n.ExitCode, n.OOM = r.ExitCode, r.OOM
+		t.endRun(&n, r.Phase, r.Reason, r.Message)
+	default:
+		t.publish(&n, r)
+		t.setPhase(&n, r.Phase, r.Reason, r.Message)
+	}
+}
+
+// publish puts the ways into a running run on its instance.
+func (t *tx) publish(run *workspace.Run, r *workspace.RunReport) {
+	inst := instances.get(t.Txn, "id", run.Instance)
+	if inst == nil || inst.Run != run.ID || r.Phase != workspace.PhaseRunning || len(r.Access) == 0 {
+		return
+	}
+	n := *inst
+	n.Access = r.Access
+	instances.put(t.Txn, &n)
+}

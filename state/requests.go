@@ -1,0 +1,88 @@
+package state
+
+import (
+	"time"
+
+	"berth/workspace"
+)
+
+// How long outcomes are kept (design/domain.md, idempotency).
+const (
+	requestsKept    = 10 * time.Minute
+	idempotencyKept = 24 * time.Hour
+	// prunedPerEntry bounds the cleaning one entry does. More than one, so that
+	// the table shrinks while every entry adds one.
+	prunedPerEntry = 4
+)
+
+// outcome is what a request got, kept so that a retry or a second forward of it
+// does nothing twice.
+type outcome struct {
+	ID     string `cbor:"1,keyasint"` // request id, or "key:" and the scope of an idempotency key
+	Until  int64  `cbor:"2,keyasint"` // µs since 1970
+	Body   string `cbor:"3,keyasint,omitempty"`
+	Result Result `cbor:"4,keyasint"`
+}
+
+var outcomes = table[outcome]{name: "outcomes", indexes: []index[outcome]{
+	{name: "id", key: func(o *outcome) []byte { return key(o.ID) }},
+	{name: "until", key: func(o *outcome) []byte { return key(uint64(o.Until)) }},
+}}
+
+// recall answers a request that this log has seen before.
+func (t *tx) recall() (Result, bool) {
+	if id := t.env.RequestID; id != "" {
+		if o := outcomes.get(t.Txn, "id", id); o != nil {
+			return o.replay(), true
+		}
+	}
+	idem := t.env.Idem
+	if idem == nil {
+		return Result{}, false
+	}
+	o := outcomes.get(t.Txn, "id", "key:"+idem.Scope)
+	switch {
+	case o == nil || o.Until < t.at.UnixMicro():
+		return Result{}, false
+	case o.Body != idem.Body:
+		return Result{Index: t.index, Replay: true, Err: workspace.Errorf(workspace.CodeKeyReused,
+			"this Idempotency-Key was used in the last 24 h with another request: use a new key")}, true
+	}
+	return o.replay(), true
+}
+
+func (o *outcome) replay() Result {
+	r := o.Result
+	r.Replay = true
+	return r
+}
+
+// remember keeps the outcome, in the entry that made it.
+func (t *tx) remember(r Result) {
+	t.forget()
+	if r.Replay {
+		return
+	}
+	if id := t.env.RequestID; id != "" {
+		outcomes.put(t.Txn, &outcome{ID: id, Until: t.at.Add(requestsKept).UnixMicro(), Result: r})
+	}
+	// A denial is judged anew on a retry; only what can't change is kept.
+	if idem := t.env.Idem; idem != nil && (r.Err == nil || r.Err.Code == workspace.CodeInvalid) {
+		outcomes.put(t.Txn, &outcome{
+			ID: "key:" + idem.Scope, Body: idem.Body, Until: t.at.Add(idempotencyKept).UnixMicro(), Result: r,
+		})
+	}
+}
+
+func (t *tx) forget() {
+	var old []*outcome
+	for o := range outcomes.from(t.Txn, "until") {
+		if o.Until >= t.at.UnixMicro() || len(old) == prunedPerEntry {
+			break
+		}
+		old = append(old, o)
+	}
+	for _, o := range old {
+		outcomes.delete(t.Txn, o)
+	}
+}

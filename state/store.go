@@ -1,0 +1,127 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+
+	"berth/workspace"
+)
+
+// EventRing is how many events are kept.
+const EventRing = 10_000
+
+// Store is one replica of the state. Apply and Restore are called by one
+// goroutine at a time (Raft's); View and Snapshot by any.
+type Store struct {
+	db atomic.Pointer[database]
+}
+
+// database is one generation of the tables; a restore makes a new one.
+type database struct {
+	mem      *memdb.MemDB
+	replaced chan struct{} // closed when a restore has put another in place
+}
+
+// New makes an empty replica.
+func New() *Store {
+	s := &Store{}
+	s.db.Store(newDatabase())
+	return s
+}
+
+func newDatabase() *database {
+	return &database{mem: must(memdb.NewMemDB(schema())), replaced: make(chan struct{})}
+}
+
+func schema() *memdb.DBSchema {
+	s := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
+	for _, t := range allTables {
+		ts := t.schema()
+		s.Tables[ts.Name] = ts
+	}
+	return s
+}
+
+// Result is the outcome of one entry. Err is the answer to the one who asked;
+// the entry is applied either way.
+type Result struct {
+	Index  uint64           `cbor:"1,keyasint"`
+	Object string           `cbor:"2,keyasint,omitempty"` // id of what was made or changed
+	Run    string           `cbor:"3,keyasint,omitempty"` // id of the run made, if any
+	Err    *workspace.Error `cbor:"4,keyasint,omitempty"`
+	Replay bool             `cbor:"-"` // answered from an earlier entry
+}
+
+// Apply carries out one log entry. An error means that this replica can't
+// follow the log (damaged entry, unknown command): the daemon must stop.
+// An entry at or below the last applied index is skipped.
+func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
+	env, cmd, err := decode(entry)
+	if err != nil {
+		return Result{}, fmt.Errorf("apply index %d: %w", index, err)
+	}
+	txn := s.db.Load().mem.Txn(true)
+	defer txn.Abort()
+	clock := meta.get(txn, "id", metaKey)
+	if clock == nil {
+		clock = &position{}
+	}
+	if index <= clock.Index {
+		return Result{Index: clock.Index}, nil
+	}
+	at := max(clock.At, env.At)
+	tx := &tx{Txn: txn, env: env, index: index, at: time.UnixMicro(at).UTC()}
+	res := tx.run(cmd)
+	if res.Err != nil {
+		// Nothing of a refused command is kept; only its outcome is.
+		txn.Abort()
+		txn = s.db.Load().mem.Txn(true)
+		defer txn.Abort()
+		tx.Txn = txn
+	}
+	tx.remember(res)
+	meta.put(txn, &position{Index: index, At: at})
+	txn.Commit()
+	return res, nil
+}
+
+// tx is the application of one entry.
+type tx struct {
+	*memdb.Txn
+	env    Envelope
+	index  uint64
+	at     time.Time
+	events uint64 // events made by this entry so far
+	result Result
+}
+
+func (t *tx) run(cmd Command) Result {
+	if old, ok := t.recall(); ok {
+		return old
+	}
+	t.result = Result{Index: t.index}
+	if err := cmd.apply(t); err != nil {
+		var e *workspace.Error
+		if !errors.As(err, &e) {
+			e = workspace.Errorf(workspace.CodeInternal, "%v", err)
+		}
+		return Result{Index: t.index, Err: e}
+	}
+	return t.result
+}
+
+// position is where in the log, and in time, the state is.
+type position struct {
+	Index uint64 `cbor:"1,keyasint"`
+	At    int64  `cbor:"2,keyasint"` // µs since 1970; never goes back
+}
+
+const metaKey = "position"
+
+var meta = table[position]{name: "meta", indexes: []index[position]{
+	{name: "id", key: func(*position) []byte { return key(metaKey) }},
+}}

@@ -1,0 +1,119 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// table describes one table of rows *T. Rows are never changed in place:
+// readers hold them without a lock.
+type table[T any] struct {
+	name    string
+	indexes []index[T]
+}
+
+// index of a table. The first index of a table is its unique "id". A row for
+// which key gives nil isn't in the index.
+type index[T any] struct {
+	name   string
+	unique bool
+	key    func(*T) []byte
+}
+
+// key joins parts into an ordered, prefix-free key: text ends in a zero byte,
+// numbers are big-endian.
+func key(parts ...any) []byte {
+	var b []byte
+	for _, p := range parts {
+		switch p := p.(type) {
+		case string:
+			b = append(append(b, p...), 0)
+		case uint64:
+			b = binary.BigEndian.AppendUint64(b, p)
+		default:
+			panic(fmt.Sprintf("state: a %T can't be part of a key", p))
+		}
+	}
+	return b
+}
+
+func (t table[T]) schema() *memdb.TableSchema {
+	s := &memdb.TableSchema{Name: t.name, Indexes: map[string]*memdb.IndexSchema{}}
+	for i, x := range t.indexes {
+		s.Indexes[x.name] = &memdb.IndexSchema{
+			Name: x.name, Unique: x.unique || i == 0, AllowMissing: i > 0, Indexer: x,
+		}
+	}
+	return s
+}
+
+// FromObject, FromArgs and PrefixFromArgs make an index a memdb indexer.
+func (x index[T]) FromObject(obj any) (bool, []byte, error) {
+	k := x.key(obj.(*T))
+	return k != nil, k, nil
+}
+
+// FromArgs makes a whole key of its parts.
+func (x index[T]) FromArgs(args ...any) ([]byte, error) { return key(args...), nil }
+
+// PrefixFromArgs makes the beginning of a key of its first parts.
+func (x index[T]) PrefixFromArgs(args ...any) ([]byte, error) { return key(args...), nil }
+
+// get gives the row with exactly this key, nil when there is none.
+func (t table[T]) get(txn *memdb.Txn, index string, parts ...any) *T {
+	obj, err := txn.First(t.name, index, parts...)
+	if err != nil {
+		panic(schemaError(t.name, err))
+	}
+	if obj == nil {
+		return nil
+	}
+	return obj.(*T)
+}
+
+// each gives the rows whose key begins with these parts, in key order.
+func (t table[T]) each(txn *memdb.Txn, index string, parts ...any) iter.Seq[*T] {
+	it, err := txn.Get(t.name, index+"_prefix", parts...)
+	if err != nil {
+		panic(schemaError(t.name, err))
+	}
+	return rows[T](it)
+}
+
+// from gives the rows whose key is at or after these parts, in key order.
+func (t table[T]) from(txn *memdb.Txn, index string, parts ...any) iter.Seq[*T] {
+	it, err := txn.LowerBound(t.name, index, parts...)
+	if err != nil {
+		panic(schemaError(t.name, err))
+	}
+	return rows[T](it)
+}
+
+func rows[T any](it memdb.ResultIterator) iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for obj := it.Next(); obj != nil; obj = it.Next() {
+			if !yield(obj.(*T)) {
+				return
+			}
+		}
+	}
+}
+
+func (t table[T]) put(txn *memdb.Txn, row *T) {
+	if err := txn.Insert(t.name, row); err != nil {
+		panic(schemaError(t.name, err))
+	}
+}
+
+func (t table[T]) delete(txn *memdb.Txn, row *T) {
+	if err := txn.Delete(t.name, row); err != nil && !errors.Is(err, memdb.ErrNotFound) {
+		panic(schemaError(t.name, err))
+	}
+}
+
+// A schema error is a bug that every replica has alike; going on would hide it.
+func schemaError(table string, err error) string { return "state: table " + table + ": " + err.Error() }

@@ -1,0 +1,41 @@
+package state
+
+import (
+	"iter"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// anyTable is what the schema and the snapshot need of a table.
+type anyTable interface {
+	schema() *memdb.TableSchema
+	title() string
+	encodeRows(txn *memdb.Txn) iter.Seq2[[]byte, error]
+	decodeRow(txn *memdb.Txn, row []byte) error
+}
+
+// allTables in the order in which a snapshot holds them; new ones go last.
+var allTables = []anyTable{
+	meta, clusters, workspaces, members, templates, instances, runs, nodes, devices, events, outcomes,
+}
+
+func (t table[T]) title() string { return t.name }
+
+func (t table[T]) encodeRows(txn *memdb.Txn) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for row := range t.each(txn, "id") {
+			if !yield(encoder.Marshal(row)) {
+				return
+			}
+		}
+	}
+}
+
+func (t table[T]) decodeRow(txn *memdb.Txn, row []byte) error {
+	v := new(T)
+	if err := decoder.Unmarshal(row, v); err != nil {
+		return err
+	}
+	t.put(txn, v)
+	return nil
+}

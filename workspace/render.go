@@ -1,0 +1,190 @@
+package workspace
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+var (
+	variableName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+	envName      = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	placeholder  = regexp.MustCompile(`\$\{([a-z][a-z0-9_]*)\}`)
+)
+
+// Validate checks that a template can be rendered: names, types, options,
+// defaults, and that every ${name} is one of its variables.
+func (t *Template) Validate() error {
+	if err := ValidateLabel("name", t.Name, MaxSlug); err != nil {
+		return err
+	}
+	if t.Image == "" {
+		return InvalidField("image", "is required: the name of an image, such as demo:latest")
+	}
+	if t.Kind != KindInteractive && t.Kind != KindJob {
+		return InvalidField("kind", "%q is neither interactive nor job", t.Kind)
+	}
+	if t.StopGrace < 0 || t.StopGrace > MaxStopGrace {
+		return InvalidField("stop_grace_seconds", "%d is outside 0 to %d", t.StopGrace, MaxStopGrace)
+	}
+	for i := range t.Variables {
+		if err := t.Variables[i].validate(); err != nil {
+			return err
+		}
+	}
+	for _, e := range t.Env {
+		if !envName.MatchString(e.Name) {
+			return InvalidField("env", "%q can't be the name of an environment variable", e.Name)
+		}
+	}
+	full := t.Resources
+	full = (&ResourceRequest{}).Over(full)
+	if err := full.Validate(); err != nil {
+		return err
+	}
+	return t.validatePlaceholders()
+}
+
+func (v *Variable) validate() error {
+	field := "variables." + v.Name
+	if !variableName.MatchString(v.Name) {
+		return InvalidField("variables", "%q can't be a variable's name: a-z, 0-9 and _, beginning with a letter", v.Name)
+	}
+	if !slices.Contains([]VariableType{VarString, VarInt, VarBool, VarSecret, VarPublicKey}, v.Type) {
+		return InvalidField(field, "type %q is none of string, int, bool, secret, public_key", v.Type)
+	}
+	if v.Default != "" {
+		return v.check(v.Default)
+	}
+	return nil
+}
+
+// check says whether a value is one this variable can have.
+func (v *Variable) check(value string) error {
+	field := "template.variables." + v.Name
+	switch v.Type {
+	case VarInt:
+		if _, err := strconv.ParseInt(value, 10, 64); err != nil {
+			return InvalidField(field, "%q is not a whole number", value)
+		}
+	case VarBool:
+		if value != "true" && value != "false" {
+			return InvalidField(field, "%q is neither true nor false", value)
+		}
+	case VarPublicKey:
+		if !strings.HasPrefix(value, "ssh-") && !strings.HasPrefix(value, "ecdsa-") && !strings.HasPrefix(value, "sk-") {
+			return InvalidField(field, "is not an OpenSSH public key (ssh-ed25519 AAAA… name)")
+		}
+	}
+	if len(v.Options) > 0 && !slices.Contains(v.Options, value) {
+		return InvalidField(field, "%q is none of %s", value, strings.Join(v.Options, ", "))
+	}
+	if strings.ContainsRune(value, 0) || len(value) > MaxText {
+		return InvalidField(field, "has a zero byte or more than %d bytes", MaxText)
+	}
+	return nil
+}
+
+func (t *Template) validatePlaceholders() error {
+	texts := slices.Clone(t.Command)
+	for _, e := range t.Env {
+		texts = append(texts, e.Value)
+	}
+	for _, p := range t.Ports {
+		texts = append(texts, p.Number)
+	}
+	texts = append(texts, t.Image)
+	for _, text := range texts {
+		for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
+			v := t.variable(m[1])
+			if v == nil {
+				return InvalidField("variables", "${%s} is used, but there is no such variable", m[1])
+			}
+			if v.Type == VarSecret && !slices.ContainsFunc(t.Env, func(e EnvVar) bool { return e.Value == text }) {
+				return InvalidField("variables."+v.Name, "a secret may stand in env only: commands and images can be read by others")
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Template) variable(name string) *Variable {
+	i := slices.IndexFunc(t.Variables, func(v Variable) bool { return v.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &t.Variables[i]
+}
+
+// Render makes a run's spec from a template and values for its variables.
+// Secrets are given back apart, in clear, for the caller to seal; their ${name}
+// stays in the spec and is filled on the node. public holds the other values,
+// defaults included.
+func (t *Template) Render(values map[string]string) (spec RunSpec, public map[string]string, secrets map[string]Secret, err error) {
+	for name := range values {
+		if t.variable(name) == nil {
+			return spec, nil, nil, InvalidField("template.variables."+name, "template %s has no such variable; it has %s", t.Name, t.variableNames())
+		}
+	}
+	public, secrets = map[string]string{}, map[string]Secret{}
+	for i := range t.Variables {
+		v := &t.Variables[i]
+		value, given := values[v.Name]
+		if !given {
+			value = v.Default
+		}
+		if value == "" && v.Required {
+			return spec, nil, nil, InvalidField("template.variables."+v.Name, "is required by template %s (%s)", t.Name, v.Type)
+		}
+		if value != "" {
+			if err := v.check(value); err != nil {
+				return spec, nil, nil, err
+			}
+		}
+		if v.Type == VarSecret {
+			secrets[v.Name] = NewSecret(value)
+		} else {
+			public[v.Name] = value
+		}
+	}
+	return t.fill(public), public, secrets, nil
+}
+
+func (t *Template) variableNames() string {
+	if len(t.Variables) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, v := range t.Variables {
+		names = append(names, v.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (t *Template) fill(values map[string]string) RunSpec {
+	s := RunSpec{
+		Image: Expand(t.Image, values), VolumePath: t.VolumePath, Probe: t.Probe,
+		StopGrace: t.StopGrace, Stoppable: t.Stoppable,
+	}
+	for _, arg := range t.Command {
+		s.Command = append(s.Command, Expand(arg, values))
+	}
+	for _, e := range t.Env {
+		s.Env = append(s.Env, EnvVar{e.Name, Expand(e.Value, values)})
+	}
+	for _, p := range t.Ports {
+		s.Ports = append(s.Ports, Port{p.Name, Expand(p.Number, values), p.Protocol})
+	}
+	return s
+}
+
+// Expand replaces each ${name} that has a value; others stay.
+func Expand(text string, values map[string]string) string {
+	return placeholder.ReplaceAllStringFunc(text, func(m string) string {
+		if v, ok := values[m[2:len(m)-1]]; ok {
+			return v
+		}
+		return m
+	})
+}
