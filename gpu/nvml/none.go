@@ -1,0 +1,31 @@
+package nvml
+
+import (
+	"context"
+
+	"berth/gpu"
+)
+
+// None is the Reader of a host whose devices can't be read: its inventory is
+// empty and says why.
+type None struct{ message string }
+
+// NewNone makes the Reader for a host in the state that Detect found.
+func NewNone(driver Driver) *None {
+	if driver.Loaded {
+		version := driver.Version
+		if version == "" {
+			version = "of unknown version"
+		}
+		return &None{"NVIDIA driver " + version + " is loaded; reading its devices is not part of this version of berth"}
+	}
+	return &None{"no NVIDIA driver is loaded: neither /" + procVersion + " nor /" + sysModule + " exists"}
+}
+
+// Inventory gives no devices, and the reason.
+func (n *None) Inventory(ctx context.Context) (gpu.Inventory, error) {
+	return gpu.Inventory{Source: "none", Message: n.message, Devices: []gpu.Info{}}, ctx.Err()
+}
+
+// Close does nothing.
+func (n *None) Close() error { return nil }

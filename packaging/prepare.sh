@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Checks that this host can build, run or test berth, and installs what is
+# missing. It looks for each program first, so that a host that has them from
+# somewhere else (containerd from Docker's packages, say) is left as it is; it
+# never removes a package and starts no service.
+#
+#   prepare.sh build   Go
+#   prepare.sh run     + root, git, containerd, runc, a static busybox
+#   prepare.sh test    + a C compiler, for the race detector
+#
+# A host that has the busybox with shared libraries (most Debian servers: their
+# initramfs wants one) keeps it: the static one is unpacked to build/tools.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly go_needed=1.26.6
+
+fail() {
+	printf 'berth: %s\n' "$@" >&2
+	exit 1
+}
+
+check_go() {
+	command -v go >/dev/null ||
+		fail "go isn't in PATH; berth needs Go $go_needed or newer." \
+			"Install it as go.dev/doc/install says and put its bin folder into PATH."
+	local version
+	version=$(go env GOVERSION 2>/dev/null) || version="older than go.mod asks for"
+	version=${version#go}
+	[[ $version == devel* ]] && return
+	printf '%s\n' "$go_needed" "$version" | sort --check=quiet --version-sort ||
+		fail "Go is $version; berth needs Go $go_needed or newer." \
+			"Install it as go.dev/doc/install says and put its bin folder first in PATH."
+}
+
+check_host() {
+	[[ $(uname -s) == Linux ]] || fail "containers need Linux; this is $(uname -s)."
+	[[ $(id -u) == 0 ]] ||
+		fail "real containers need root; this is $(id -un)." "Type: sudo make ${1}"
+	command -v git >/dev/null || fail "git isn't in PATH." "Type: apt-get install git"
+}
+
+# missing_packages prints the Debian package of each program that isn't here.
+missing_packages() {
+	command -v containerd >/dev/null || echo containerd
+	command -v runc >/dev/null || echo runc
+	[[ -e /bin/busybox ]] || echo busybox-static
+	[[ $1 == test ]] || return 0
+	command -v gcc >/dev/null || echo gcc
+	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+}
+
+# is_static: a busybox in an image has no C library beside it.
+is_static() {
+	local libraries
+	[[ -x $1 ]] || return
+	libraries=$(LC_ALL=C ldd "$1" 2>&1) || true
+	[[ $libraries == *"not a dynamic executable"* || $libraries == *"statically linked"* ]]
+}
+
+# unpack_busybox gets the static busybox without installing its package.
+unpack_busybox() {
+	local target=build/tools/busybox directory
+	is_static /bin/busybox || is_static $target || {
+		command -v apt-get >/dev/null ||
+			fail "/bin/busybox isn't static, and this host has no apt-get to get one that is." \
+				"Put a static busybox at $target, then try again."
+		echo "berth: unpacking a static busybox to $target"
+		directory=$(mktemp -d)
+		apt_download "$directory" >/dev/null 2>&1 || {
+			apt-get update -qq || true
+			apt_download "$directory" || fail "apt-get couldn't download busybox-static; its message is above."
+		}
+		dpkg-deb --extract "$directory"/busybox-static_*.deb "$directory"
+		install -D "$directory/bin/busybox" $target
+		rm -r "$directory"
+	}
+}
+
+apt_download() {
+	(cd "$1" && apt-get download -qq -o APT::Sandbox::User=root busybox-static)
+}
+
+install_packages() {
+	command -v apt-get >/dev/null ||
+		fail "missing: $*" "This host has no apt-get (only Debian is known here):" \
+			"install what these Debian packages hold, then try again."
+	echo "berth: installing $*"
+	local output
+	output=$(apt_install "$@" 2>&1) && return
+	apt-get update -qq || true # the next try says what is wrong
+	output=$(apt_install "$@" 2>&1) && return
+	printf '%s\n' "$output" >&2
+	fail "apt-get couldn't install: $*" \
+		"Its message is above. Nothing was removed: if a package of this host is in the way," \
+		"see with 'apt-get install $*' which, and decide yourself."
+}
+
+apt_install() {
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes \
+		--no-install-recommends --no-remove -o DPkg::Lock::Timeout=120 "$@"
+}
+
+main() {
+	local purpose=${1:-}
+	case $purpose in
+	build) check_go ;;
+	run | test)
+		check_go
+		check_host "$([[ $purpose == run ]] && echo demo || echo test)"
+		local packages
+		mapfile -t packages < <(missing_packages "$purpose")
+		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
+		unpack_busybox
+		;;
+	*) fail "usage: prepare.sh build|run|test" ;;
+	esac
+}
+
+main "$@"

@@ -1,0 +1,117 @@
+package scheduler
+
+import (
+	"sync"
+
+	"berth/gpu"
+	"berth/state"
+	"berth/workspace"
+)
+
+// Planner makes suggestions on the leader, each seeing the ones made before it
+// that the log hasn't applied yet, so that a batch in flight never suggests one
+// device twice. Apply checks them all the same.
+type Planner struct {
+	mu      sync.Mutex
+	inFlight map[string]flight // by run, not applied yet
+}
+
+// flight is a suggestion on its way into the log.
+type flight struct {
+	run       string
+	resources workspace.Resources
+	node      string
+	devices   []workspace.Allotment
+}
+
+// NewPlanner makes a planner without suggestions in flight.
+func NewPlanner() *Planner { return &Planner{inFlight: map[string]flight{}} }
+
+// Suggest says where each request would go. done must be called once the entry
+// that carries the suggestions is applied, or will never be.
+func (p *Planner) Suggest(view state.View, requests []Request) (out []state.Suggestion, done func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	decisions := Place(ViewOf(view, p.flights()), requests)
+	var runs []string
+	for i, d := range decisions {
+		out = append(out, suggestion(d))
+		if d.Node != "" {
+			p.inFlight[d.Run] = flight{run: d.Run, resources: requests[i].Resources, node: d.Node, devices: d.Devices}
+			runs = append(runs, d.Run)
+		}
+	}
+	return out, func() { p.forget(runs) }
+}
+
+func (p *Planner) flights() []flight {
+	var all []flight
+	for _, f := range p.inFlight {
+		all = append(all, f)
+	}
+	return all
+}
+
+func (p *Planner) forget(runs []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range runs {
+		delete(p.inFlight, r)
+	}
+}
+
+func suggestion(d Decision) state.Suggestion {
+	if d.Reason != nil {
+		return state.Suggestion{Reason: string(d.Reason.Code), Message: d.Reason.Message, Impossible: d.Reason.Final()}
+	}
+	return state.Suggestion{Node: d.Node, Devices: d.Devices}
+}
+
+// ViewOf is what placement looks at: the state, with the suggestions in flight
+// taken off what is free.
+func ViewOf(view state.View, inFlight []flight) View {
+	var v View
+	for n := range view.Nodes() {
+		used := Capacity{}
+		for r := range view.NodeRuns(n.ID) {
+			if r.Phase.Active() {
+				used.add(&r.Resources)
+			}
+		}
+		var devices []gpu.Device
+		for d := range view.NodeDevices(n.ID) {
+			devices = append(devices, *d)
+		}
+		for _, f := range inFlight {
+			if f.node == n.ID && !applied(view, f.run) {
+				used.add(&f.resources)
+				take(devices, f)
+			}
+		}
+		v.Nodes = append(v.Nodes, NodeOf(n, devices, used))
+	}
+	return v
+}
+
+// applied: the run is in the state with a place of its own.
+func applied(view state.View, run string) bool {
+	r := view.Run(run)
+	return r != nil && r.Phase != workspace.PhasePending
+}
+
+func take(devices []gpu.Device, f flight) {
+	for _, a := range f.devices {
+		for i := range devices {
+			if devices[i].UUID == a.UUID {
+				held := append([]gpu.Holder(nil), devices[i].Holders...)
+				devices[i].Holders = append(held, gpu.Holder{Run: f.run, Milli: a.Milli})
+			}
+		}
+	}
+}
+
+func (c *Capacity) add(r *workspace.Resources) {
+	c.CPUMilli += r.CPUMilli
+	c.MemoryMiB += r.MemoryMiB
+	c.StorageMiB += r.StorageMiB
+}

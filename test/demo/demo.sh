@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# The main job, as a user would do it, on this host: a berthd of its own with
+# simulated GPUs starts a GPU instance in a real container, is killed, and adopts
+# it. Every step is checked; exit 0 only if each was seen to hold. What it made
+# is removed at the end, also when it is interrupted.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+readonly SIMULATED=A100-SXM4-80GB:8
+readonly BERTHD=$PWD/bin/berthd BERTH=$PWD/bin/berth
+dir=""
+daemon=""
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+ok() { printf '   ok: %s\n' "$*"; }
+die() {
+  printf '\ndemo: FAILED: %s\n' "$*" >&2
+  if [[ -n $dir && -s $dir/berthd.log ]]; then
+    printf 'demo: the end of the log of berthd:\n' >&2
+    tail -n 20 "$dir/berthd.log" >&2
+  fi
+  exit 1
+}
+# show CMD...: print a command as a user would type it, then run it.
+show() {
+  printf '   $ %s\n' "${*/#$BERTH/berth}"
+  "$@" | sed 's/^/   /'
+}
+# up_ms: milliseconds since boot, the clock that the workload writes down.
+up_ms() {
+  local up
+  read -r up _ </proc/uptime
+  echo "$((10#${up/./} * 10))"
+}
+
+clean_up() {
+  local status=$?
+  trap - EXIT INT TERM
+  [[ -n $dir ]] || exit "$status"
+  say "clean up"
+  if [[ -n $daemon ]] && kill -0 "$daemon" 2>/dev/null; then
+    for i in $("$BERTH" instance ls -o name 2>/dev/null || true); do
+      "$BERTH" instance rm "$i" --yes --wait --timeout 20s >/dev/null 2>&1 || true
+    done
+    kill "$daemon" 2>/dev/null || true
+    wait "$daemon" 2>/dev/null || true
+  fi
+  "$BERTHD" containerd stop --containers --data-dir "$dir/data" >/dev/null 2>&1 || true
+  if grep -q " $dir/" /proc/self/mountinfo; then
+    printf 'demo: mounts are left below %s\n' "$dir" >&2
+    status=1
+  fi
+  rm -rf --one-file-system "$dir"
+  if ((status == 0)); then
+    printf '   removed %s\n\ndemo: every step was seen to hold (%s s)\n' "$dir" "$((($(up_ms) - began) / 1000))"
+  fi
+  exit "$status"
+}
+began=$(up_ms)
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+((EUID == 0)) || { echo "demo: containers need root: sudo make demo" >&2; exit 1; }
+if [[ -e /proc/driver/nvidia/version || -d /sys/module/nvidia ]]; then
+  echo "demo: an NVIDIA driver is loaded on this host. This version of the demo simulates GPUs, which isn't" >&2
+  echo "demo: done beside a real driver; run it on a host without one." >&2
+  exit 1
+fi
+for b in "$BERTHD" "$BERTH" "$PWD/bin/berth-helper"; do
+  [[ -x $b ]] || { echo "demo: $b is missing: run make build" >&2; exit 1; }
+done
+
+dir=$(mktemp -d /tmp/berth-demo.XXXXXX)
+export BERTH_SOCKET=$dir/berth.sock
+
+# start_daemon: run berthd in the background and wait until it is ready.
+start_daemon() {
+  "$BERTHD" run --config /dev/null --data-dir "$dir/data" --socket "$BERTH_SOCKET" --http-listen 127.0.0.1:0 \
+    --containerd-cdi-dir "$dir/cdi" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
+  daemon=$!
+  for _ in $(seq 150); do
+    "$BERTH" status --ready >/dev/null 2>&1 && return
+    kill -0 "$daemon" 2>/dev/null || die "berthd ended"
+    sleep 0.1
+  done
+  die "berthd wasn't ready within 15 s"
+}
+
+# field FILE KEY: the first value of a key in a JSON document, one key a line.
+field() { sed -n 's/^ *"'"$2"'": "\{0,1\}\([^",]*\)"\{0,1\},\{0,1\}$/\1/p' "$1" | head -n 1; }
+
+# cgroup_file CONTROLLER V1NAME V2NAME: path of a limit of the run's cgroup.
+cgroup_file() {
+  if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+    echo "/sys/fs/cgroup/berth/$run/$3"
+  else
+    echo "/sys/fs/cgroup/$1/berth/$run/$2"
+  fi
+}
+
+# look: read the instance and find its run and its container's PID 1.
+look() {
+  "$BERTH" instance get gpu-box -o json >"$dir/instance.json"
+  run=$(field "$dir/instance.json" run)
+  pid=$(sort -n "$(cgroup_file pids cgroup.procs cgroup.procs)" | head -n 1)
+}
+
+# equals WHAT WANT HAVE
+equals() {
+  [[ $2 == "$3" ]] || die "$1 is $3, not $2"
+  ok "$1 = $3"
+}
+
+say "start berthd with simulated GPUs ($SIMULATED)"
+start_daemon
+ok "ready, $(($(up_ms) - began)) ms after the demo began"
+
+say "build and import a small workspace image"
+go run ./test/image -o "$dir/demo.tar" -name demo:latest
+show "$BERTH" image import "$dir/demo.tar"
+
+say "a workspace, a template, and an instance with 1 GPU, 1 core, 512 MiB"
+cat >"$dir/template.yaml" <<'YAML'
+name: demo
+description: counts, and says so
+image: demo:latest
+kind: interactive
+stoppable: true
+stop_grace_seconds: 5
+YAML
+show "$BERTH" workspace create demo
+export BERTH_WORKSPACE=demo
+show "$BERTH" template create -f "$dir/template.yaml"
+show "$BERTH" instance create gpu-box --template demo --gpus 1 --gpu-type a100 --cpus 1 --memory 512MiB \
+  --storage 1GiB --wait --timeout 30s
+show "$BERTH" status
+look
+equals "status of the instance" RUNNING "$(field "$dir/instance.json" status)"
+
+say "the limits really set in the cgroup of the container (PID $pid)"
+if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+  equals cpu.max "100000 100000" "$(<"$(cgroup_file '' '' cpu.max)")"
+  equals memory.max $((512 << 20)) "$(<"$(cgroup_file '' '' memory.max)")"
+  equals memory.swap.max 0 "$(<"$(cgroup_file '' '' memory.swap.max)")"
+else
+  equals cpu.cfs_quota_us "$(<"$(cgroup_file cpu cpu.cfs_period_us '')")" "$(<"$(cgroup_file cpu cpu.cfs_quota_us '')")"
+  equals memory.limit_in_bytes $((512 << 20)) "$(<"$(cgroup_file memory memory.limit_in_bytes '')")"
+  swap=$(cgroup_file memory memory.memsw.limit_in_bytes '')
+  if [[ -e $swap ]]; then equals memory.memsw.limit_in_bytes $((512 << 20)) "$(<"$swap")"; fi
+fi
+
+say "which GPU the container can open"
+minor=$(find "/proc/$pid/root/dev" -maxdepth 1 -name 'nvidia[0-9]*' -printf '%f\n' | sed 's/nvidia//')
+[[ $minor =~ ^[0-9]+$ ]] || die "the container has these GPU devices, not exactly one: '$minor'"
+foreign=$(((minor + 1) % 8))
+# Someone with all rights on the host puts another GPU's node into the container.
+mknod -m 666 "/proc/$pid/root/dev/foreign" c 195 "$foreign"
+containerd=$(field "$dir/data/containerd.json" address || true)
+[[ -n $containerd ]] || containerd=$(sed -n 's/.*"address":"\([^"]*\)".*/\1/p' "$dir/data/containerd.json")
+# open_inside NODE: what opening it says, run inside the container.
+open_inside() {
+  ctr -a "$containerd" -n berth tasks exec --exec-id "open-$RANDOM" "$run" /bin/sh -c "exec 3<>$1" 2>&1 || true
+}
+said=$(open_inside "/dev/nvidia$minor")
+[[ $said == *"No such device or address"* ]] || die "opening its own GPU said '$said'"
+ok "/dev/nvidia$minor is let through to the driver (simulated, so: ${said##*: })"
+said=$(open_inside /dev/foreign)
+[[ $said == *"Operation not permitted"* ]] || die "opening another GPU said '$said'"
+ok "GPU $foreign of another user is refused by the kernel (${said##*: })"
+show "$BERTH" device ls
+
+# counter: the numbers and times (ms) that the container writes five times a second.
+counter=/proc/$pid/root/tmp/counter
+start_time() { awk '{print $22}' "/proc/$pid/stat"; }
+
+say "kill berthd with SIGKILL, and let the container go on alone for 3 s"
+first_start=$(start_time)
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+killed=$(up_ms)
+sleep 3
+[[ -d /proc/$pid ]] || die "the container ended with the daemon"
+start_daemon
+old_run=$run old_pid=$pid
+look
+equals "run" "$old_run" "$run"
+equals "PID" "$old_pid" "$pid"
+equals "start time of the process (ticks since boot)" "$first_start" "$(start_time)"
+equals "status of the instance" RUNNING "$(field "$dir/instance.json" status)"
+gap=$(awk -v since="$killed" 'p && $2 > since - 2000 && $2 - p > m {m = $2 - p} {p = $2} END {print m + 0}' "$counter")
+after=$(awk -v since="$killed" '$2 > since {n++} END {print n + 0}' "$counter")
+((after >= 10)) || die "the container wrote $after times since the kill"
+((gap <= 1500)) || die "the container's counter has a gap of $gap ms"
+ok "adopted: the container's counter went on, its longest gap is $gap ms"
+
+say "stop, start, delete"
+show "$BERTH" instance stop gpu-box --wait --timeout 20s
+[[ ! -d /proc/$pid ]] || die "the process lives on after stop"
+ok "its process is gone"
+"$BERTH" device ls -o json >"$dir/devices.json"
+[[ $(grep -c '"state": "free"' "$dir/devices.json") == 8 ]] || die "not all GPUs are free after the stop"
+ok "all 8 GPUs are free"
+show "$BERTH" instance start gpu-box --wait --timeout 20s
+look
+[[ $run != "$old_run" ]] || die "the second start is still run $run"
+ok "a new run, PID $pid"
+show "$BERTH" instance rm gpu-box --yes --wait --timeout 20s
+[[ ! -d /proc/$pid ]] || die "the process lives on after the delete"
+"$BERTH" instance get gpu-box >/dev/null 2>&1 && die "the instance is still there after the delete"
+ok "instance and container are gone"
+show "$BERTH" events --limit 6
