@@ -12,7 +12,7 @@ import (
 // that the log hasn't applied yet, so that a batch in flight never suggests one
 // device twice. Apply checks them all the same.
 type Planner struct {
-	mu      sync.Mutex
+	mu       sync.Mutex
 	inFlight map[string]flight // by run, not applied yet
 }
 
@@ -30,9 +30,25 @@ func NewPlanner() *Planner { return &Planner{inFlight: map[string]flight{}} }
 // Suggest says where each request would go. done must be called once the entry
 // that carries the suggestions is applied, or will never be.
 func (p *Planner) Suggest(view state.View, requests []Request) (out []state.Suggestion, done func()) {
+	return p.suggest(view, nil, requests)
+}
+
+// SuggestNewcomer suggests for a run that isn't in the state yet. It stands in
+// the same queue as those that wait: what one of them could have now isn't
+// offered to it.
+func (p *Planner) SuggestNewcomer(view state.View, newcomer Request) (state.Suggestion, func()) {
+	var ahead []Request
+	for r := range view.PendingRuns() {
+		ahead = append(ahead, Request{Run: r.ID, Resources: r.Resources})
+	}
+	out, done := p.suggest(view, ahead, []Request{newcomer})
+	return out[0], done
+}
+
+func (p *Planner) suggest(view state.View, ahead, requests []Request) (out []state.Suggestion, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	decisions := Place(ViewOf(view, p.flights()), requests)
+	decisions := Place(ViewOf(view, p.flights()), append(ahead, requests...))[len(ahead):]
 	var runs []string
 	for i, d := range decisions {
 		out = append(out, suggestion(d))

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"berth/gpu"
+)
+
+// Config is all that berthd can be told. Each key is also a flag
+// (--node-cpu-milli) and a variable of the environment (BERTH_NODE_CPU_MILLI);
+// a flag beats the environment, which beats the file, which beats the default.
+type Config struct {
+	Name         string           `toml:"name" help:"name of this node; default: the host's name"`
+	DataDir      string           `toml:"data_dir" help:"state of this daemon: Raft, keys, logs of containers"`
+	Socket       string           `toml:"socket" help:"control socket"`
+	HTTPListen   string           `toml:"http_listen" help:"loopback address for /livez, /readyz, /version and /metrics; empty: none"`
+	SimulateGPUs string           `toml:"simulate_gpus" help:"MODEL:COUNT, such as A100-SXM4-80GB:8; refused while an NVIDIA driver is loaded"`
+	Helper       string           `toml:"helper" help:"path of berth-helper; default: beside berthd, then in PATH"`
+	LogLevel     string           `toml:"log_level" help:"debug, info, warn or error"`
+	LogFormat    string           `toml:"log_format" help:"text or json"`
+	Cluster      ClusterConfig    `toml:"cluster"`
+	Node         Sizes            `toml:"node"`
+	Reserve      Sizes            `toml:"reserve"`
+	Containerd   ContainerdConfig `toml:"containerd"`
+}
+
+// ClusterConfig is read once, when the data directory is new.
+type ClusterConfig struct {
+	Name string `toml:"name" help:"name of the cluster, used when it is first made"`
+}
+
+// Sizes of a host: what it offers ([node], 0: what it has less the reserve), or
+// what it keeps for itself ([reserve]).
+type Sizes struct {
+	CPUMilli   int64 `toml:"cpu_milli" help:"thousandths of a core"`
+	MemoryMiB  int64 `toml:"memory_mib" help:"MiB of memory"`
+	StorageMiB int64 `toml:"storage_mib" help:"MiB of disk"`
+}
+
+// ContainerdConfig says which containerd is used.
+type ContainerdConfig struct {
+	Address string `toml:"address" help:"socket of containerd; default: the host's where it answers, else one of our own"`
+	CDIDir  string `toml:"cdi_dir" help:"private directory for the CDI spec of the GPUs"`
+}
+
+const (
+	defaultConfigFile = "/etc/berth/berthd.toml"
+	hostContainerd    = "/run/containerd/containerd.sock"
+)
+
+func defaultConfig() Config {
+	return Config{
+		DataDir: "/var/lib/berth", Socket: "/run/berth/berth.sock", HTTPListen: "127.0.0.1:7180",
+		LogLevel: "info", LogFormat: "text",
+		Cluster:    ClusterConfig{Name: "berth"},
+		Reserve:    Sizes{MemoryMiB: 1024, StorageMiB: 10240},
+		Containerd: ContainerdConfig{CDIDir: "/run/berth/cdi"},
+	}
+}
+
+// loadConfig reads defaults, file, environment and flags, in this order. The
+// default file may be absent, a named one may not.
+func loadConfig(path string, named bool, lookup func(string) (string, bool), flags map[string]string) (Config, error) {
+	c := defaultConfig()
+	raw, err := os.ReadFile(path) // #nosec G304 -- the operator names it
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !named:
+	case err != nil:
+		return c, fmt.Errorf("config: %w", err)
+	default:
+		if err := readTOML(path, raw, &c); err != nil {
+			return c, err
+		}
+	}
+	for _, k := range configKeys(&c) {
+		if v, ok := lookup(k.env()); ok {
+			if err := k.set(v); err != nil {
+				return c, fmt.Errorf("config: %s=%q: %w", k.env(), v, err)
+			}
+		}
+		if v, ok := flags[k.flag()]; ok {
+			if err := k.set(v); err != nil {
+				return c, fmt.Errorf("config: --%s %q: %w", k.flag(), v, err)
+			}
+		}
+	}
+	return c, c.validate()
+}
+
+// readTOML is strict: an unknown key is an error that names it and its line.
+func readTOML(path string, raw []byte, c *Config) error {
+	dec := toml.NewDecoder(strings.NewReader(string(raw))).DisallowUnknownFields()
+	err := dec.Decode(c)
+	var strict *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &strict):
+		var unknown []string
+		for i := range strict.Errors {
+			row, _ := strict.Errors[i].Position()
+			unknown = append(unknown, fmt.Sprintf("%q (line %d)", strings.Join(strict.Errors[i].Key(), "."), row))
+		}
+		return fmt.Errorf("config %s: unknown key %s; `berthd config keys` lists the keys there are", path, strings.Join(unknown, ", "))
+	case errors.As(err, &bad):
+		row, col := bad.Position()
+		return fmt.Errorf("config %s: line %d, column %d: %w", path, row, col, err)
+	case err != nil:
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	return nil
+}
+
+func (c *Config) validate() error {
+	if c.DataDir == "" || c.Socket == "" {
+		return errors.New("config: data_dir and socket can't be empty")
+	}
+	for _, p := range []*string{&c.DataDir, &c.Socket, &c.Containerd.CDIDir} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("config: %w", err)
+		}
+		*p = abs
+	}
+	if err := validateListen(c.HTTPListen); err != nil {
+		return err
+	}
+	if c.SimulateGPUs != "" {
+		if _, err := gpu.ParseSimulation(c.SimulateGPUs); err != nil {
+			return fmt.Errorf("config: simulate_gpus: %w", err)
+		}
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return fmt.Errorf("config: log_level %q is none of debug, info, warn, error", c.LogLevel)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("config: log_format %q is neither text nor json", c.LogFormat)
+	}
+	for _, s := range []Sizes{c.Node, c.Reserve} {
+		if s.CPUMilli < 0 || s.MemoryMiB < 0 || s.StorageMiB < 0 {
+			return errors.New("config: [node] and [reserve] sizes can't be negative")
+		}
+	}
+	return nil
+}
+
+// validateListen: plain HTTP never leaves the host.
+func validateListen(address string) error {
+	if address == "" {
+		return nil
+	}
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("config: http_listen %q: want an address and a port, such as 127.0.0.1:7180: %w", address, err)
+	}
+	if !ap.Addr().IsLoopback() {
+		return fmt.Errorf("config: http_listen %q: plain HTTP is served on loopback addresses only, such as 127.0.0.1:%d", address, ap.Port())
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"berth/runtime/containerd"
+)
+
+// containerdCommand looks after the containerd that berthd starts where the
+// host has none. It is a process of its own: it outlives berthd.
+func containerdCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "containerd", Short: "Look after the containerd that berthd started itself"}
+	stop := &cobra.Command{
+		Use: "stop", Short: "Stop it; containers go on without it unless --containers is given", Args: cobra.NoArgs,
+	}
+	containers := stop.Flags().Bool("containers", false, "end the containers too and undo their mounts")
+	load := configFlags(stop)
+	stop.RunE = func(cmd *cobra.Command, _ []string) error {
+		config, err := load()
+		if err != nil {
+			return err
+		}
+		unlock, err := lockDataDir(config.DataDir)
+		if err != nil {
+			return fmt.Errorf("stop berthd first: %w", err)
+		}
+		defer unlock()
+		return containerd.Stop(cmd.Context(), containerdDir(config), *containers)
+	}
+	cmd.AddCommand(stop)
+	return cmd
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"berth/gpu"
+	"berth/gpu/nvml"
+	"berth/runtime"
+	"berth/runtime/containerd"
+)
+
+// openGPUs chooses how GPUs are read. Simulated ones beside a real driver would
+// tell users a lie about the host, so that is refused.
+func openGPUs(c Config, node string) (gpu.Reader, error) {
+	driver := nvml.Detect("/")
+	if c.SimulateGPUs == "" {
+		return nvml.NewNone(driver), nil
+	}
+	if driver.Loaded {
+		return nil, fmt.Errorf("simulate_gpus is set, but NVIDIA driver %s is loaded on this host: remove simulate_gpus", driver.Version)
+	}
+	sim, err := gpu.ParseSimulation(c.SimulateGPUs)
+	if err != nil {
+		return nil, fmt.Errorf("simulate_gpus: %w", err)
+	}
+	return nvml.NewSimulated(node, sim), nil
+}
+
+// deviceOf is how containers get a GPU: its device nodes, by CDI.
+func deviceOf(info gpu.Info) runtime.Device {
+	d := runtime.Device{Name: info.UUID}
+	for _, n := range nvml.DeviceNodes(info) {
+		d.Nodes = append(d.Nodes, runtime.DeviceNode{Path: n.Path, Major: n.Major, Minor: n.Minor})
+	}
+	return d
+}
+
+func containerdDir(c Config) string { return filepath.Join(c.DataDir, "containerd") }
+
+// openRuntime connects to this data directory's containerd: the one it has
+// always had, else the configured one, the host's, or one of our own.
+func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*containerd.Runtime, error) {
+	helper, err := findHelper(c)
+	if err != nil {
+		return nil, err
+	}
+	choice, err := readChoice(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case choice == nil:
+		if choice, err = chooseContainerd(ctx, c, log); err != nil {
+			return nil, err
+		}
+	case c.Containerd.Address != "" && c.Containerd.Address != choice.Address:
+		return nil, fmt.Errorf("containerd.address is %s, but the containers of %s are in the containerd at %s: containers can't move; "+
+			"remove the setting, or use a new data directory", c.Containerd.Address, c.DataDir, choice.Address)
+	case choice.Own:
+		if _, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: containerdDir(c), Log: log}); err != nil {
+			log.Error("berth's own containerd doesn't start; nothing can run until it does", "err", err)
+		}
+	}
+	return containerd.New(ctx, containerd.Config{
+		Address: choice.Address, Helper: helper, CDIDir: c.Containerd.CDIDir, Log: log,
+	})
+}
+
+// chooseContainerd is asked once in the life of a data directory.
+func chooseContainerd(ctx context.Context, c Config, log *slog.Logger) (*containerdChoice, error) {
+	choice := &containerdChoice{Address: c.Containerd.Address}
+	switch {
+	case choice.Address != "":
+		if err := answers(choice.Address); err != nil {
+			return nil, fmt.Errorf("containerd.address %s: %w: start that containerd, or remove the setting", choice.Address, err)
+		}
+	case answers(hostContainerd) == nil:
+		choice.Address = hostContainerd
+	default:
+		address, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: containerdDir(c), Log: log})
+		if err != nil {
+			return nil, fmt.Errorf("no containerd answers at %s, and none of our own can be started: %w: install one (apt install containerd runc), or set containerd.address",
+				hostContainerd, err)
+		}
+		choice.Address, choice.Own = address, true
+	}
+	log.Info("containerd chosen; it stays with this data directory", "address", choice.Address, "own", choice.Own)
+	return choice, writeChoice(c.DataDir, choice)
+}
+
+func answers(socket string) error {
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// findHelper looks for berth-helper where it is configured, beside berthd, and
+// in PATH.
+func findHelper(c Config) (string, error) {
+	if c.Helper != "" {
+		return filepath.Abs(c.Helper)
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "berth-helper")
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath("berth-helper")
+	if err != nil {
+		return "", fmt.Errorf("berth-helper, which every container needs, is neither beside berthd nor in PATH: install it, or set helper = \"/path/to/berth-helper\"")
+	}
+	return filepath.Abs(path)
+}
