@@ -17,7 +17,6 @@ import (
 // are called at each scrape, from any goroutine.
 type Config struct {
 	Version string
-	Node    string // id of this node
 	View    func() state.View
 	Raft    func() Raft
 	Agent   func() Agent

@@ -27,7 +27,10 @@ func containerdCommand() *cobra.Command {
 			return fmt.Errorf("stop berthd first: %w", err)
 		}
 		defer unlock()
-		return containerd.Stop(cmd.Context(), containerdDir(config), *containers)
+		if *containers {
+			return containerd.Clear(cmd.Context(), containerdDir(config), cgroupParent)
+		}
+		return containerd.Stop(cmd.Context(), containerdDir(config))
 	}
 	cmd.AddCommand(stop)
 	return cmd

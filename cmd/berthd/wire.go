@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"berth/agent"
+	"berth/api"
+	"berth/cluster"
+	"berth/gpu"
+	"berth/metrics"
+	"berth/runtime"
+	"berth/scheduler"
+	"berth/state"
+	"berth/workspace"
+)
+
+// parts is the graph of what a daemon is made of.
+type parts struct {
+	config  Config
+	log     *slog.Logger
+	node    string
+	gpus    gpu.Reader
+	runtime runtime.Runtime
+	cluster *cluster.Cluster
+	agent   *agent.Agent
+	api     *api.API
+}
+
+// wire builds the graph; nothing of it runs yet. On an error nothing stays open.
+func wire(ctx context.Context, c Config, log *slog.Logger) (p *parts, err error) {
+	p = &parts{config: c, log: log}
+	defer func() {
+		if err != nil {
+			_ = p.close()
+			p = nil
+		}
+	}()
+	if p.node, err = cluster.LoadNodeID(c.DataDir); err != nil {
+		return nil, err
+	}
+	facts, err := hostFacts(c)
+	if err != nil {
+		return nil, err
+	}
+	if p.gpus, err = openGPUs(c, p.node); err != nil {
+		return nil, err
+	}
+	// runtime stays a nil interface when this fails.
+	crt, err := openRuntime(ctx, c, component(log, "runtime"))
+	if err != nil {
+		return nil, err
+	}
+	p.runtime = crt
+	if err := p.openCluster(); err != nil {
+		return nil, err
+	}
+	if err := p.newAgent(facts); err != nil {
+		return nil, err
+	}
+	return p, p.newAPI()
+}
+
+func component(log *slog.Logger, name string) *slog.Logger { return log.With("component", name) }
+
+func (p *parts) openCluster() (err error) {
+	planner := scheduler.NewPlanner()
+	lead := &leader{log: component(p.log, "leader"), name: p.config.Cluster.Name}
+	p.cluster, err = cluster.Open(cluster.Config{
+		Dir: p.config.DataDir, NodeID: p.node, Name: nodeName(p.config), Store: state.New(),
+		Log: component(p.log, "cluster"), Prepare: prepare(planner), Lead: lead.Run,
+	})
+	lead.cluster, lead.planner = p.cluster, planner
+	return err
+}
+
+func (p *parts) newAgent(facts workspace.NodeFacts) (err error) {
+	p.agent, err = agent.New(agent.Config{
+		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
+		Runtime: p.runtime, GPU: p.gpus, DeviceOf: deviceOf, Facts: facts, Boottime: boottime,
+		Log: component(p.log, "agent"), Crash: crashPoint(),
+	})
+	if err == nil {
+		p.cluster.SetNodeService(p.node, p.agent)
+	}
+	return err
+}
+
+func (p *parts) newAPI() (err error) {
+	p.api, err = api.New(api.Config{
+		Cluster: apiCluster{p.cluster}, Version: version, NodeID: p.node, Log: component(p.log, "api"),
+		Explain: explain, Metrics: metrics.Handler(p.metrics()),
+	})
+	return err
+}
+
+func (p *parts) metrics() metrics.Config {
+	return metrics.Config{
+		Version: version, View: p.cluster.View,
+		Raft: func() metrics.Raft {
+			s := p.cluster.Status()
+			return metrics.Raft{Leader: s.Leader == p.node, HasLeader: s.Leader != "", Term: s.Term,
+				CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex}
+		},
+		Agent: func() metrics.Agent {
+			s := p.agent.Stats()
+			return metrics.Agent{Starts: s.Starts, Adoptions: s.Adoptions, Ends: s.Ends, Kills: s.Kills, Reaped: s.Reaped,
+				Reports: s.Reports, ReportFailures: s.ReportFailures, Orphans: s.Orphans}
+		},
+	}
+}
+
+// close lets go of what was opened, in the opposite order.
+func (p *parts) close() error {
+	var errs []error
+	if p.cluster != nil {
+		errs = append(errs, p.cluster.Close())
+	}
+	if p.runtime != nil {
+		errs = append(errs, p.runtime.Close())
+	}
+	if p.gpus != nil {
+		errs = append(errs, p.gpus.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// leader is what only the leader does: it makes the cluster's first entry, then
+// places what waits.
+type leader struct {
+	log     *slog.Logger
+	name    string
+	cluster *cluster.Cluster
+	planner *scheduler.Planner
+}
+
+// Run until ctx ends, which is with leadership.
+func (l *leader) Run(ctx context.Context) error {
+	if l.cluster.View().Cluster() == nil {
+		if err := l.propose(ctx, &state.InitCluster{
+			ID: uuid.NewString(), Name: l.name, Workspace: uuid.Must(uuid.NewV7()).String(),
+		}); err != nil {
+			return fmt.Errorf("make the cluster's first entry: %w", err)
+		}
+	}
+	loop := &scheduler.Loop{Cluster: l, Planner: l.planner, Log: l.log}
+	return loop.Run(ctx)
+}
+
+// View and Place make a leader the loop's cluster.
+func (l *leader) View() state.View { return l.cluster.View() }
+
+// Place proposes placements.
+func (l *leader) Place(ctx context.Context, p []state.Placement) error {
+	return l.propose(ctx, &state.PlaceRuns{Placements: p})
+}
+
+func (l *leader) propose(ctx context.Context, cmd state.Command) error {
+	_, err := l.cluster.Propose(ctx, cmd, state.Caller{Role: workspace.RoleSystem})
+	return err
+}
+
+// apiCluster is the cluster as the API wants it.
+type apiCluster struct{ *cluster.Cluster }
+
+// Propose gives refusals in the result only.
+func (c apiCluster) Propose(ctx context.Context, cmd state.Command, by state.Caller) (state.Result, error) {
+	res, err := c.Cluster.Propose(ctx, cmd, by)
+	if res.Err != nil {
+		return res, nil
+	}
+	return res, err
+}
+
+// Status of this server.
+func (c apiCluster) Status() api.ClusterStatus {
+	s := c.Cluster.Status()
+	out := api.ClusterStatus{Leader: s.Leader, Term: s.Term, Age: s.SinceLeader}
+	if s.Leader == "" {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("no leader is known for %s: writes wait", s.SinceLeader.Round(time.Second)))
+	}
+	return out
+}
+
+// explain says where a pending run would go now, by the scheduler's own rules.
+func explain(view state.View, run *workspace.Run) api.Placement {
+	d := scheduler.Place(scheduler.ViewOf(view, nil), []scheduler.Request{{Run: run.ID, Resources: run.Resources}})[0]
+	if d.Reason != nil {
+		return api.Placement{Reason: string(d.Reason.Code), Message: d.Reason.Message, Final: d.Reason.Final()}
+	}
+	out := api.Placement{Fits: true, Node: d.Node, Devices: d.Devices, Message: "it fits now"}
+	if n := view.Node(d.Node); n != nil {
+		out.Message = "it fits now, on " + n.Name
+	}
+	return out
+}

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"slices"
+	"testing"
+
+	"berth/agent"
+	"berth/workspace"
+)
+
+// TestCrashMatrix kills the daemon at each named point of a start and a stop.
+// The next one must end with exactly one container, or none, and with a host
+// that holds as much as before (newDaemon counts).
+func TestCrashMatrix(t *testing.T) {
+	points := agent.CrashPoints()
+	stop := slices.Index(points, "before-term")
+	for _, point := range points[:stop] {
+		t.Run("start/"+point, func(t *testing.T) { crashInStart(t, point) })
+	}
+	for _, point := range points[stop:] {
+		t.Run("stop/"+point, func(t *testing.T) { crashInStop(t, point) })
+	}
+}
+
+func crashInStart(t *testing.T, point string) {
+	d := newDaemon(t)
+	d.up("BERTH_CRASH_AT=" + point)
+	d.prepare()
+	d.create("box", "demo")
+	d.wait()
+	d.up()
+	inst := d.waitFor("box", "running")
+	if inst.Attempts != 1 {
+		t.Errorf("the crash cost %d runs instead of 1", inst.Attempts)
+	}
+	if n := lines(t, ctr("tasks", "ls", "-q")); n != 1 {
+		t.Errorf("%d containers run, not 1", n)
+	}
+	d.stopAndCheck("box")
+}
+
+func crashInStop(t *testing.T, point string) {
+	d := newDaemon(t)
+	d.up("BERTH_CRASH_AT=" + point)
+	d.prepare()
+	// The one that ignores TERM passes every point of a stop.
+	d.template("stubborn", "ignore-term")
+	d.create("box", "stubborn")
+	d.waitFor("box", "running")
+	if _, err := d.client.StopInstance(t.Context(), "box"); err != nil {
+		t.Fatal(err)
+	}
+	d.wait()
+	d.up()
+	d.stopAndCheck("box")
+}
+
+// stopAndCheck stops an instance, if it hasn't been, and checks that nothing of
+// it runs, that its GPU is free, and that it can start again.
+func (d *daemon) stopAndCheck(name string) {
+	d.t.Helper()
+	if _, err := d.client.StopInstance(d.t.Context(), name); err != nil {
+		d.t.Fatal(err)
+	}
+	inst := d.waitFor(name, "stopped")
+	run, err := d.client.Run(d.t.Context(), inst.Run)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if run.Phase != workspace.PhaseStopped {
+		d.t.Errorf("the run ended %s (%s: %s), not stopped", run.Phase, run.Reason, run.Message)
+	}
+	if n := lines(d.t, ctr("containers", "ls", "-q")); n != 0 {
+		d.t.Errorf("%d containers are left after the stop", n)
+	}
+	d.allFree()
+	if _, err := d.client.StartInstance(d.t.Context(), name); err != nil {
+		d.t.Fatal(err)
+	}
+	d.waitFor(name, "running")
+}
