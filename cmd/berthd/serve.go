@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/api"
+	"berth/state"
 	"berth/workspace"
 )
 
@@ -82,7 +83,12 @@ func (p *parts) run(ctx context.Context, socket, public net.Listener) error {
 // runUsers runs the parts that stand on the cluster.
 func (p *parts) runUsers(ctx context.Context, socket, public net.Listener) error {
 	users, ctx := errgroup.WithContext(ctx)
-	users.Go(func() error { return p.agent.Run(ctx) })
+	users.Go(func() error {
+		if !p.caughtUp(ctx) {
+			return nil
+		}
+		return p.agent.Run(ctx)
+	})
 	users.Go(func() error { return p.serveHTTP(ctx, socket, p.api.Socket(), withPeer(p.log)) })
 	if public != nil {
 		users.Go(func() error { return p.serveHTTP(ctx, public, p.api.Public(), nil) })
@@ -90,6 +96,22 @@ func (p *parts) runUsers(ctx context.Context, socket, public net.Listener) error
 	users.Go(func() error { return watchdog(ctx, p.log, p.alive) })
 	users.Go(func() error { return p.announce(ctx) })
 	return users.Wait()
+}
+
+// caughtUp waits until the state is the cluster's own, not one that is being
+// read back from the log; false when ctx ends first.
+func (p *parts) caughtUp(ctx context.Context) bool {
+	select {
+	case <-p.cluster.Ready():
+	case <-ctx.Done():
+		return false
+	}
+	for view := p.cluster.View(); view.Cluster() == nil; view = p.cluster.View() {
+		if view.Wait(ctx, state.TopicWorkspaces) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // announce tells systemd when the daemon can be used, and when it stops.

@@ -33,37 +33,37 @@ type parts struct {
 }
 
 // wire builds the graph; nothing of it runs yet. On an error nothing stays open.
-func wire(ctx context.Context, c Config, log *slog.Logger) (p *parts, err error) {
-	p = &parts{config: c, log: log}
-	defer func() {
-		if err != nil {
-			_ = p.close()
-			p = nil
-		}
-	}()
-	if p.node, err = cluster.LoadNodeID(c.DataDir); err != nil {
-		return nil, err
+func wire(ctx context.Context, c Config, log *slog.Logger) (*parts, error) {
+	p := &parts{config: c, log: log}
+	if err := p.open(ctx); err != nil {
+		return nil, errors.Join(err, p.close())
 	}
-	facts, err := hostFacts(c)
+	return p, nil
+}
+
+func (p *parts) open(ctx context.Context) (err error) {
+	if p.node, err = cluster.LoadNodeID(p.config.DataDir); err != nil {
+		return err
+	}
+	facts, err := hostFacts(p.config)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if p.gpus, err = openGPUs(c, p.node); err != nil {
-		return nil, err
+	if p.gpus, err = openGPUs(p.config, p.node); err != nil {
+		return err
 	}
-	// runtime stays a nil interface when this fails.
-	crt, err := openRuntime(ctx, c, component(log, "runtime"))
+	containers, err := openRuntime(ctx, p.config, component(p.log, "runtime"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p.runtime = crt
+	p.runtime = containers
 	if err := p.openCluster(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.newAgent(facts); err != nil {
-		return nil, err
+		return err
 	}
-	return p, p.newAPI()
+	return p.newAPI()
 }
 
 func component(log *slog.Logger, name string) *slog.Logger { return log.With("component", name) }

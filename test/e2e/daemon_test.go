@@ -113,7 +113,7 @@ func (d *daemon) up(env ...string) {
 // eventually retries until it holds; it gives up when the daemon has ended.
 func (d *daemon) eventually(what string, holds func(context.Context) error) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -199,6 +199,9 @@ func (d *daemon) prepare() {
 // template makes a template that runs the workload with these arguments.
 func (d *daemon) template(name string, args ...string) {
 	d.t.Helper()
+	if len(args) > 0 {
+		args = append([]string{"/bin/workload"}, args...)
+	}
 	if _, err := d.client.PutTemplate(d.t.Context(), workspace.Template{
 		Name: name, Image: imageName, Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 1, Command: args,
 	}); err != nil {
@@ -237,7 +240,7 @@ func (d *daemon) waitFor(name, phase string) *workspace.Instance {
 // an error.
 func (d *daemon) fails(args ...string) string {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(host.bin, "berthd"), append(d.commandLine(), args...)...)
 	out, err := cmd.CombinedOutput()

@@ -132,8 +132,13 @@ func TestEndWhileTheDaemonIsDown(t *testing.T) {
 	d.prepare()
 	d.create("box", "demo")
 	inst := d.waitFor("box", "running")
+	first := pid(t, inst.Run)
+	d.eventually("its workload counts", func(context.Context) error {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d/root/tmp/counter", first))
+		return err
+	})
 	d.kill()
-	if err := syscall.Kill(pid(t, inst.Run), syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(first, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	d.up()
