@@ -22,7 +22,7 @@ type NewInstance struct {
 	StoragePolicy string                    `json:"storage_policy,omitempty"`
 	ToBeDeletedAt time.Time                 `json:"to_be_deleted_at,omitzero"`
 	FailoverAfter int                       `json:"failover_after_seconds,omitempty" minimum:"0"`
-	Start         *bool                     `json:"start,omitempty" default:"true"`
+	Start         *bool                     `json:"start,omitempty" doc:"true when absent"`
 }
 
 // TemplateChoice is a template with values for its variables, secret ones too.
@@ -107,7 +107,7 @@ func (a *API) creation(r *reader, w *workspace.Workspace, b *NewInstance) (*stat
 		Workspace: w.ID, Project: b.Project, Name: b.Name, Description: b.Description,
 		Template: workspace.TemplateRef{Name: t.Name, Variables: public, Description: t.Description},
 		Secrets:  sealed, Resources: b.Resources.Over(t.Resources), Kind: t.Kind, Spec: spec,
-		StoragePolicy: policy, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: *b.Start,
+		StoragePolicy: policy, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: b.Start == nil || *b.Start,
 	}, nil
 }
 

@@ -21,11 +21,11 @@ func (t *tx) admit(w *workspace.Workspace, atSubmit bool) *workspace.Error {
 // admitConcurrency counts the set of active runs; there is no counter to leak.
 func (t *tx) admitConcurrency(w *workspace.Workspace, atSubmit bool) *workspace.Error {
 	active, waiting := 0, 0
-	for range runs.each(t.Txn, "active", w.ID) {
+	for range runs.each(t, "active", w.ID) {
 		active++
 	}
 	if atSubmit {
-		for r := range runs.each(t.Txn, "pending_workspace", w.ID) {
+		for r := range runs.each(t, "pending_workspace", w.ID) {
 			if r.Kind == workspace.KindInteractive {
 				waiting++
 			}

@@ -30,7 +30,7 @@ func (t *tx) needMember(id string) (*workspace.Workspace, error) {
 	case workspace.RoleClusterAdmin, workspace.RoleSystem:
 		return w, nil
 	}
-	m := members.get(t.Txn, "id", id, t.env.Principal)
+	m := members.get(t, "id", id, t.env.Principal)
 	if m == nil {
 		// Who isn't a member doesn't learn that it exists.
 		return nil, workspace.Errorf(workspace.CodeNotFound, "there is no workspace %q", id)
@@ -48,7 +48,7 @@ func (t *tx) needOwner(id string) (*workspace.Workspace, error) {
 	case workspace.RoleClusterAdmin, workspace.RoleSystem:
 		return w, nil
 	}
-	if m := members.get(t.Txn, "id", id, t.env.Principal); m.Role == workspace.RoleMember {
+	if m := members.get(t, "id", id, t.env.Principal); m.Role == workspace.RoleMember {
 		return nil, t.denied("only owners and admins of the workspace may do this")
 	}
 	return w, nil

@@ -9,15 +9,7 @@ var clusters = table[workspace.Cluster]{name: "cluster", indexes: []index[worksp
 	{name: "id", key: func(*workspace.Cluster) []byte { return key("cluster") }},
 }}
 
-func (t *tx) cluster() *workspace.Cluster { return clusters.get(t.Txn, "id", "cluster") }
-
-// incarnation of the cluster, 0 before its first entry.
-func (t *tx) incarnation() uint64 {
-	if c := t.cluster(); c != nil {
-		return c.Incarnation
-	}
-	return 0
-}
+func (t *tx) cluster() *workspace.Cluster { return clusters.get(t, "id", "cluster") }
 
 // InitCluster is the first entry of a cluster: its id, its default workspace
 // and the templates that come with berth. Later ones are no errors and change
@@ -40,7 +32,7 @@ func (c *InitCluster) apply(t *tx) error {
 		t.result.Object = old.ID
 		return nil
 	}
-	clusters.put(t.Txn, &workspace.Cluster{
+	clusters.put(t, &workspace.Cluster{
 		ID: c.ID, Name: c.Name, Incarnation: 1, Version: 1, CreatedAt: t.at, ModifyIndex: t.index,
 	})
 	name := "default"
@@ -50,7 +42,7 @@ func (c *InitCluster) apply(t *tx) error {
 	}
 	w := *t.workspace(c.Workspace)
 	w.IsDefault = true
-	workspaces.put(t.Txn, &w)
+	workspaces.put(t, &w)
 	for i := range c.Templates {
 		t.putTemplate(&c.Templates[i], true)
 	}
@@ -72,14 +64,11 @@ func (c *RaiseVersion) apply(t *tx) error {
 		return err
 	}
 	old := t.cluster()
-	if old == nil {
-		return workspace.Errorf(workspace.CodeConflict, "the cluster isn't initialised")
-	}
 	if c.To <= old.Version {
 		return nil
 	}
 	n := *old
 	n.Version, n.ModifyIndex = c.To, t.index
-	clusters.put(t.Txn, &n)
+	clusters.put(t, &n)
 	return nil
 }

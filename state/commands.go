@@ -1,5 +1,7 @@
 package state
 
+import "berth/workspace"
+
 // Type numbers a command in the log. A number is never used again and its
 // meaning never changes: a changed meaning is a new type.
 type Type uint16
@@ -31,6 +33,15 @@ type Command interface {
 	// apply changes the state through tx, or says why not; after an error
 	// nothing of it is kept.
 	apply(tx *tx) error
+}
+
+// fresh checks the id of a new object: old is what has it. Ids are the leader's;
+// one given twice would write over another's row.
+func fresh[T any](kind, id string, old *T) error {
+	if id == "" || old != nil {
+		return workspace.Errorf(workspace.CodeConflict, "%q can't be the id of a new %s, it is empty or taken: try again", id, kind)
+	}
+	return nil
 }
 
 // newCommand is an empty command of a type, nil for one we don't know.

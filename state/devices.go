@@ -21,16 +21,19 @@ func (t *tx) hold(run *workspace.Run, node *workspace.Node, want []workspace.All
 		return reason, message
 	}
 	for _, a := range want {
-		d := devices.get(t.Txn, "id", a.UUID)
+		d := devices.get(t, "id", a.UUID)
 		if d == nil || d.Node != node.ID {
 			return "device_unknown", fmt.Sprintf("%s has no GPU %s", node.Name, a.UUID)
+		}
+		if slices.ContainsFunc(want, func(o workspace.Allotment) bool { return o.UUID == d.Parent }) {
+			return "bad_suggestion", fmt.Sprintf("GPU %s is a slice of %s: a run can't have both", d.UUID, d.Parent)
 		}
 		if reason, message = t.deviceFits(d, &run.Resources, a.Milli); reason != "" {
 			return reason, message
 		}
 	}
 	for _, a := range want {
-		n := *devices.get(t.Txn, "id", a.UUID)
+		n := *devices.get(t, "id", a.UUID)
 		n.Holders = append(slices.Clone(n.Holders), gpu.Holder{Run: run.ID, Milli: a.Milli, Epoch: epoch})
 		t.putDevice(&n)
 	}
@@ -76,11 +79,11 @@ func (t *tx) deviceFits(d *gpu.Device, r *workspace.Resources, milli int) (reaso
 // familyHeld: a sliced device and its slices exclude each other.
 func (t *tx) familyHeld(d *gpu.Device) bool {
 	if d.Parent != "" {
-		if p := devices.get(t.Txn, "id", d.Parent); p != nil && len(p.Holders) > 0 {
+		if p := devices.get(t, "id", d.Parent); p != nil && len(p.Holders) > 0 {
 			return true
 		}
 	}
-	for child := range devices.each(t.Txn, "parent", d.UUID) {
+	for child := range devices.each(t, "parent", d.UUID) {
 		if len(child.Holders) > 0 {
 			return true
 		}
@@ -91,7 +94,7 @@ func (t *tx) familyHeld(d *gpu.Device) bool {
 // releasing marks that a run has ended and its devices wait for their release.
 func (t *tx) releasing(run *workspace.Run) {
 	for _, a := range run.Devices {
-		d := devices.get(t.Txn, "id", a.UUID)
+		d := devices.get(t, "id", a.UUID)
 		if d == nil {
 			continue
 		}
@@ -109,13 +112,13 @@ func (t *tx) releasing(run *workspace.Run) {
 // release takes a node's word that an ended run is off a device. A live run's
 // holder never goes by a report.
 func (t *tx) release(node string, rel *workspace.Release) {
-	d := devices.get(t.Txn, "id", rel.Device)
-	run := runs.get(t.Txn, "id", rel.Run)
+	d := devices.get(t, "id", rel.Device)
+	run := runs.get(t, "id", rel.Run)
 	if d == nil || d.Node != node || run != nil && !run.Phase.Terminal() {
 		return
 	}
 	i := slices.IndexFunc(d.Holders, func(h gpu.Holder) bool { return h.Run == rel.Run && h.Epoch == rel.Epoch })
-	if i < 0 {
+	if i < 0 || rel.Stuck && d.Holders[i].Stuck {
 		return
 	}
 	n := *d
@@ -126,11 +129,11 @@ func (t *tx) release(node string, rel *workspace.Release) {
 		n.Holders = slices.Delete(n.Holders, i, i+1)
 	}
 	t.putDevice(&n)
-	kind := "device.released"
+	e := workspace.Event{Type: "device.released", Object: d.UUID, Run: rel.Run, Node: node, Message: "run " + rel.Run + " has left it"}
 	if rel.Stuck {
-		kind = "device.stuck"
+		e.Type, e.Reason, e.Message = "device.stuck", n.Reason, n.Message
 	}
-	t.event(workspace.Event{Type: kind, Object: d.UUID, Run: rel.Run, Node: node, Reason: n.Reason, Message: rel.Message})
+	t.event(e)
 	t.released(run)
 }
 
@@ -140,7 +143,7 @@ func (t *tx) released(run *workspace.Run) {
 		return
 	}
 	for _, a := range run.Devices {
-		d := devices.get(t.Txn, "id", a.UUID)
+		d := devices.get(t, "id", a.UUID)
 		if d != nil && slices.ContainsFunc(d.Holders, func(h gpu.Holder) bool { return h.Run == run.ID }) {
 			return
 		}
@@ -160,17 +163,24 @@ func (t *tx) putDevice(d *gpu.Device) {
 	if d.State != gpu.Stuck && d.Reason == "release_unconfirmed" {
 		d.Reason, d.Message = "", ""
 	}
-	devices.put(t.Txn, d)
+	devices.put(t, d)
 }
 
 // setInventory brings a node's devices in line with what its driver lists. A
-// device that is gone stays, as missing: a run may hold it.
+// device that is gone stays, as missing: a run may hold it. A held device stays
+// its node's, whoever else lists it: only that node can say that it is free.
 func (t *tx) setInventory(node string, inv *gpu.Inventory) {
 	listed := map[string]bool{}
 	for _, info := range inv.Devices {
 		listed[info.UUID] = true
 		n := gpu.Device{Info: info, Node: node, Health: gpu.Healthy, Since: t.at}
-		if old := devices.get(t.Txn, "id", info.UUID); old != nil {
+		old := devices.get(t, "id", info.UUID)
+		if old != nil && old.Node != node && len(old.Holders) > 0 {
+			t.event(workspace.Event{Type: "device.conflict", Object: info.UUID, Node: node, Reason: "held_elsewhere",
+				Message: fmt.Sprintf("GPU %s is held on node %s, so it stays that node's", info.UUID, old.Node)})
+			continue
+		}
+		if old != nil {
 			n = *old
 			n.Info, n.Node, n.Missing = info, node, false
 			if n.Reason == "missing" {
@@ -179,7 +189,7 @@ func (t *tx) setInventory(node string, inv *gpu.Inventory) {
 		}
 		t.putDevice(&n)
 	}
-	for _, d := range collect(devices.each(t.Txn, "node", node)) {
+	for _, d := range collect(devices.each(t, "node", node)) {
 		if !listed[d.UUID] && !d.Missing {
 			t.lostDevice(d)
 		}
@@ -195,7 +205,7 @@ func (t *tx) lostDevice(d *gpu.Device) {
 
 // setHealth takes an agent's judgement of one of its devices.
 func (t *tx) setHealth(node string, h *workspace.DeviceHealth) {
-	d := devices.get(t.Txn, "id", h.Device)
+	d := devices.get(t, "id", h.Device)
 	if d == nil || d.Node != node || d.Health == h.Health && d.Reason == h.Reason {
 		return
 	}
@@ -213,7 +223,7 @@ func (t *tx) setBlocked(node string, orphans []workspace.Orphan) {
 			by[uuid] = o.Container
 		}
 	}
-	for _, d := range collect(devices.each(t.Txn, "node", node)) {
+	for _, d := range collect(devices.each(t, "node", node)) {
 		if d.Blocked != by[d.UUID] {
 			n := *d
 			n.Blocked = by[d.UUID]

@@ -18,6 +18,7 @@ var instances = table[workspace.Instance]{name: "instances", indexes: []index[wo
 		}
 		return key(i.Workspace, i.Name)
 	}},
+	{name: "next_run", key: func(i *workspace.Instance) []byte { return keyIf(i.NextRun != "", i.NextRun) }},
 }}
 
 func collect[T any](seq iter.Seq[T]) []T { return slices.Collect(seq) }
@@ -54,6 +55,9 @@ func (c *CreateInstance) apply(t *tx) error {
 	if w.Archived() {
 		return t.admit(w, true)
 	}
+	if err := fresh("instance", c.ID, instances.get(t, "id", c.ID)); err != nil {
+		return err
+	}
 	inst := &workspace.Instance{
 		ID: c.ID, Workspace: c.Workspace, Project: c.Project, Name: c.Name, Description: c.Description,
 		Owner: t.env.Principal, ClusterID: t.cluster().ID, Template: c.Template, Secrets: c.Secrets,
@@ -64,7 +68,7 @@ func (c *CreateInstance) apply(t *tx) error {
 	if err := inst.Validate(); err != nil {
 		return err
 	}
-	if old := instances.get(t.Txn, "name", c.Workspace, c.Name); old != nil {
+	if old := instances.get(t, "name", c.Workspace, c.Name); old != nil {
 		return workspace.Errorf(workspace.CodeExists, "instance %q exists in workspace %s: choose another name or delete it", c.Name, w.Slug)
 	}
 	t.result.Object = inst.ID
@@ -113,9 +117,17 @@ func withDigest(inst *workspace.Instance, digest string) *workspace.Instance {
 	return &n
 }
 
-// startNext promises a run for when the present one, which is stopping, has ended.
+// startNext promises a run for when the present one, which is stopping, has
+// ended. A promise made before stays: its asker waits for that run.
 func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, digest string) error {
 	if err := t.admitArchived(w); err != nil {
+		return err
+	}
+	if inst.NextRun != "" {
+		t.result.Run = inst.NextRun
+		return nil
+	}
+	if err := t.freshRun(run); err != nil {
 		return err
 	}
 	n := withDigest(inst, digest)
@@ -197,11 +209,8 @@ type DeleteInstance struct {
 func (*DeleteInstance) Type() Type { return TypeDeleteInstance }
 
 func (c *DeleteInstance) apply(t *tx) error {
-	inst := instances.get(t.Txn, "id", c.ID)
-	if inst == nil {
-		return workspace.Errorf(workspace.CodeNotFound, "there is no instance %q", c.ID)
-	}
-	if _, err := t.needMember(inst.Workspace); err != nil {
+	_, inst, err := t.anyInstance(c.ID)
+	if err != nil {
 		return err
 	}
 	t.result.Object = inst.ID
@@ -224,11 +233,7 @@ func (c *DeleteInstance) apply(t *tx) error {
 // ownInstance gives an instance that the caller may change and that isn't
 // being deleted.
 func (t *tx) ownInstance(id string) (*workspace.Workspace, *workspace.Instance, error) {
-	inst := instances.get(t.Txn, "id", id)
-	if inst == nil {
-		return nil, nil, workspace.Errorf(workspace.CodeNotFound, "there is no instance %q", id)
-	}
-	w, err := t.needMember(inst.Workspace)
+	w, inst, err := t.anyInstance(id)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -238,11 +243,22 @@ func (t *tx) ownInstance(id string) (*workspace.Workspace, *workspace.Instance, 
 	return w, inst, nil
 }
 
+// anyInstance is ownInstance that gives also one being deleted. Who may not
+// see it gets the answer for one that isn't there.
+func (t *tx) anyInstance(id string) (*workspace.Workspace, *workspace.Instance, error) {
+	if inst := instances.get(t, "id", id); inst != nil {
+		if w, err := t.needMember(inst.Workspace); err == nil {
+			return w, inst, nil
+		}
+	}
+	return nil, nil, workspace.Errorf(workspace.CodeNotFound, "there is no instance %q", id)
+}
+
 func (t *tx) runOf(inst *workspace.Instance) *workspace.Run {
 	if inst.Run == "" {
 		return nil
 	}
-	return runs.get(t.Txn, "id", inst.Run)
+	return runs.get(t, "id", inst.Run)
 }
 
 // stopInstance makes an instance stop, whatever it does now.
@@ -258,14 +274,14 @@ func (t *tx) stopInstance(inst *workspace.Instance, reason, message string) {
 // settle follows up on the end of an instance's run: a promised next run, or
 // the end of a deleted instance.
 func (t *tx) settle(id string) {
-	inst := instances.get(t.Txn, "id", id)
+	inst := instances.get(t, "id", id)
 	if inst == nil {
 		return
 	}
 	run := t.runOf(inst)
 	switch ended := run == nil || run.Phase.Terminal(); {
 	case ended && inst.Desired == workspace.DesiredDeleted:
-		instances.delete(t.Txn, inst)
+		instances.delete(t, inst)
 		t.event(workspace.Event{Type: "instance.gone", Object: inst.ID, Workspace: inst.Workspace, Instance: inst.ID,
 			Message: "instance " + inst.Name + " is gone"})
 	case ended && inst.NextRun != "":
@@ -289,5 +305,5 @@ func (t *tx) putInstance(inst *workspace.Instance) {
 		n.Access = nil
 	}
 	n.UpdatedAt, n.ModifyIndex = t.at, t.index
-	instances.put(t.Txn, &n)
+	instances.put(t, &n)
 }

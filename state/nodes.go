@@ -1,6 +1,8 @@
 package state
 
 import (
+	"slices"
+
 	"berth/gpu"
 	"berth/workspace"
 )
@@ -8,6 +10,9 @@ import (
 var nodes = table[workspace.Node]{name: "nodes", indexes: []index[workspace.Node]{
 	{name: "id", key: func(n *workspace.Node) []byte { return key(n.ID) }},
 }}
+
+// bootsKept is how many earlier boot ids of a node are told from a new one.
+const bootsKept = 8
 
 // Report is what a node's agent has seen. It is idempotent: what is stale, of
 // another node or of another epoch changes nothing.
@@ -22,36 +27,52 @@ func (c *Report) apply(t *tx) error {
 	if t.env.Role != workspace.RoleNode || t.env.Principal != c.Node {
 		return t.denied("only node " + c.Node + " may report for itself")
 	}
-	if t.cluster() == nil {
-		return workspace.Errorf(workspace.CodeConflict, "the cluster isn't initialised")
+	old := nodes.get(t, "id", c.Node)
+	if old != nil && slices.Contains(old.PastBoots, c.Stamp.BootID) {
+		// Taken for a reboot, it would free the devices of live runs.
+		return workspace.Errorf(workspace.CodeConflict, "the report is of an earlier boot (%s) of node %s, which is at boot %s now",
+			c.Stamp.BootID, c.Node, old.Stamp.BootID)
 	}
-	t.reportNode(&c.Report)
-	if c.Devices != nil {
-		t.setInventory(c.Node, c.Devices)
+	if old == nil || old.Stamp.BootID != c.Stamp.BootID || old.Stamp.BoottimeMS <= c.Stamp.BoottimeMS {
+		t.reportHost(old, &c.Report)
 	}
-	for i := range c.Health {
-		t.setHealth(c.Node, &c.Health[i])
-	}
+	// A late report may still have the only word of these; their epochs guard them.
 	for i := range c.Runs {
 		t.reportRun(c.Node, &c.Runs[i])
 	}
 	for i := range c.Released {
 		t.release(c.Node, &c.Released[i])
 	}
-	if c.Orphans != nil {
-		t.setBlocked(c.Node, *c.Orphans)
-	}
 	t.result.Object = c.Node
 	return nil
 }
 
+// reportHost takes what a report says of the node and its devices.
+func (t *tx) reportHost(old *workspace.Node, r *workspace.Report) {
+	t.reportNode(old, r)
+	if r.Devices != nil {
+		t.setInventory(r.Node, r.Devices)
+	}
+	for i := range r.Health {
+		t.setHealth(r.Node, &r.Health[i])
+	}
+	if r.Orphans != nil {
+		t.setBlocked(r.Node, *r.Orphans)
+	}
+}
+
 // reportNode writes the node's own row. A node's first report registers it.
-func (t *tx) reportNode(r *workspace.Report) {
-	old := nodes.get(t.Txn, "id", r.Node)
+func (t *tx) reportNode(old *workspace.Node, r *workspace.Report) {
 	n := workspace.Node{ID: r.Node, Role: "server", Reachable: true, Reason: "starting",
 		Message: "its agent hasn't reported that it is ready", Since: t.at, CreatedAt: t.at}
 	if old != nil {
 		n = *old
+	}
+	rebooted := old != nil && old.Stamp.BootID != r.Stamp.BootID
+	if rebooted {
+		n.Orphans = nil
+		past := append(slices.Clone(n.PastBoots), old.Stamp.BootID)
+		n.PastBoots = past[max(0, len(past)-bootsKept):]
 	}
 	n.Stamp, n.UpdatedAt, n.ModifyIndex = r.Stamp, t.at, t.index
 	if r.Facts != nil {
@@ -70,8 +91,8 @@ func (t *tx) reportNode(r *workspace.Report) {
 		n.Ready, n.Reason, n.Message, n.Since = r.Ready.Ready, r.Ready.Reason, r.Ready.Message, t.at
 		t.event(workspace.Event{Type: readyEvent(n.Ready), Object: n.ID, Node: n.ID, Reason: n.Reason, Message: n.Message})
 	}
-	nodes.put(t.Txn, &n)
-	if old != nil && old.Stamp.BootID != "" && old.Stamp.BootID != r.Stamp.BootID {
+	nodes.put(t, &n)
+	if rebooted {
 		t.rebooted(&n)
 	}
 }
@@ -88,12 +109,12 @@ func readyEvent(ready bool) string {
 func (t *tx) rebooted(node *workspace.Node) {
 	t.event(workspace.Event{Type: "node.rebooted", Object: node.ID, Node: node.ID, Reason: "new_boot_id",
 		Message: "node " + node.Name + " was rebooted: its runs are lost"})
-	for _, run := range collect(runs.each(t.Txn, "node", node.ID)) {
+	for _, run := range collect(runs.each(t, "node", node.ID)) {
 		if run.Phase.Active() {
 			t.endRun(run, workspace.PhaseLost, "node_rebooted", "its node "+node.Name+" was rebooted")
 		}
 	}
-	for _, d := range collect(devices.each(t.Txn, "node", node.ID)) {
+	for _, d := range collect(devices.each(t, "node", node.ID)) {
 		t.freeAll(d)
 	}
 }
@@ -106,13 +127,13 @@ func (t *tx) freeAll(d *gpu.Device) {
 	n.Holders, n.Blocked = nil, ""
 	t.putDevice(&n)
 	for _, h := range d.Holders {
-		t.released(runs.get(t.Txn, "id", h.Run))
+		t.released(runs.get(t, "id", h.Run))
 	}
 }
 
 // reportRun takes a phase that a node has seen one of its runs reach.
 func (t *tx) reportRun(node string, r *workspace.RunReport) {
-	run := runs.get(t.Txn, "id", r.Run)
+	run := runs.get(t, "id", r.Run)
 	if run == nil || run.Node != node || run.Epoch != r.Epoch || !r.Phase.ByAgent() || run.Phase.Terminal() {
 		return
 	}
@@ -135,11 +156,11 @@ func (t *tx) reportRun(node string, r *workspace.RunReport) {
 
 // publish puts the ways into a running run on its instance.
 func (t *tx) publish(run *workspace.Run, r *workspace.RunReport) {
-	inst := instances.get(t.Txn, "id", run.Instance)
+	inst := instances.get(t, "id", run.Instance)
 	if inst == nil || inst.Run != run.ID || r.Phase != workspace.PhaseRunning || len(r.Access) == 0 {
 		return
 	}
 	n := *inst
 	n.Access = r.Access
-	instances.put(t.Txn, &n)
+	instances.put(t, &n)
 }

@@ -32,7 +32,7 @@ var outcomes = table[outcome]{name: "outcomes", indexes: []index[outcome]{
 // recall answers a request that this log has seen before.
 func (t *tx) recall() (Result, bool) {
 	if id := t.env.RequestID; id != "" {
-		if o := outcomes.get(t.Txn, "id", id); o != nil {
+		if o := outcomes.get(t, "id", id); o != nil {
 			return o.replay(), true
 		}
 	}
@@ -40,7 +40,7 @@ func (t *tx) recall() (Result, bool) {
 	if idem == nil {
 		return Result{}, false
 	}
-	o := outcomes.get(t.Txn, "id", "key:"+idem.Scope)
+	o := outcomes.get(t, "id", "key:"+idem.Scope)
 	switch {
 	case o == nil || o.Until < t.at.UnixMicro():
 		return Result{}, false
@@ -64,11 +64,11 @@ func (t *tx) remember(r Result) {
 		return
 	}
 	if id := t.env.RequestID; id != "" {
-		outcomes.put(t.Txn, &outcome{ID: id, Until: t.at.Add(requestsKept).UnixMicro(), Result: r})
+		outcomes.put(t, &outcome{ID: id, Until: t.at.Add(requestsKept).UnixMicro(), Result: r})
 	}
 	// A denial is judged anew on a retry; only what can't change is kept.
 	if idem := t.env.Idem; idem != nil && (r.Err == nil || r.Err.Code == workspace.CodeInvalid) {
-		outcomes.put(t.Txn, &outcome{
+		outcomes.put(t, &outcome{
 			ID: "key:" + idem.Scope, Body: idem.Body, Until: t.at.Add(idempotencyKept).UnixMicro(), Result: r,
 		})
 	}
@@ -76,13 +76,13 @@ func (t *tx) remember(r Result) {
 
 func (t *tx) forget() {
 	var old []*outcome
-	for o := range outcomes.from(t.Txn, "until") {
+	for o := range outcomes.from(t, "until") {
 		if o.Until >= t.at.UnixMicro() || len(old) == prunedPerEntry {
 			break
 		}
 		old = append(old, o)
 	}
 	for _, o := range old {
-		outcomes.delete(t.Txn, o)
+		outcomes.delete(t, o)
 	}
 }

@@ -52,6 +52,9 @@ func (t *tx) start(w *workspace.Workspace, inst *workspace.Instance, id string, 
 	if denial != nil && (inst.Kind != workspace.KindJob || denial.Code == workspace.CodeWorkspaceArchived) {
 		return denial
 	}
+	if err := t.freshRun(id); err != nil {
+		return err
+	}
 	run := t.makeRun(inst, id)
 	t.result.Run = run.ID
 	if denial != nil {
@@ -60,6 +63,14 @@ func (t *tx) start(w *workspace.Workspace, inst *workspace.Instance, id string, 
 	}
 	t.suggest(run, s)
 	return nil
+}
+
+// freshRun checks the id of a run to be made: neither recorded nor promised.
+func (t *tx) freshRun(id string) error {
+	if promised := instances.get(t, "next_run", id); promised != nil {
+		return fresh("run", id, promised)
+	}
+	return fresh("run", id, runs.get(t, "id", id))
 }
 
 // makeRun gives an instance a new pending run.
@@ -79,7 +90,7 @@ func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
 	}
 	n := *inst
 	n.Run, n.Desired, n.Attempts = run.ID, workspace.DesiredRunning, run.Attempt
-	instances.put(t.Txn, &n)
+	instances.put(t, &n)
 	t.putRun(run)
 	t.event(workspace.Event{Type: "run.pending", Object: run.ID, Workspace: run.Workspace, Instance: run.Instance,
 		Run: run.ID, Reason: run.Reason, Message: fmt.Sprintf("run %d of instance %s was made", run.Attempt, inst.Name)})
@@ -133,7 +144,7 @@ func (c *PlaceRuns) apply(t *tx) error {
 	}
 	for i := range c.Placements {
 		p := &c.Placements[i]
-		run := runs.get(t.Txn, "id", p.Run)
+		run := runs.get(t, "id", p.Run)
 		if run == nil || run.Phase != workspace.PhasePending {
 			continue // ended or placed since the scheduler looked
 		}
@@ -149,14 +160,14 @@ func (c *PlaceRuns) apply(t *tx) error {
 // place puts a run on a node and its devices, or says why not. It is the one
 // way a run becomes assigned and a device held.
 func (t *tx) place(run *workspace.Run, s *Suggestion) (reason, message string) {
-	node := nodes.get(t.Txn, "id", s.Node)
+	node := nodes.get(t, "id", s.Node)
 	if node == nil {
 		return "node_unknown", "the node chosen for it is not in the cluster"
 	}
 	if reason, message = t.nodeFits(node, run); reason != "" {
 		return reason, message
 	}
-	epoch := gpu.Epoch{Incarnation: t.incarnation(), Index: t.index}
+	epoch := gpu.Epoch{Incarnation: t.cluster().Incarnation, Index: t.index}
 	if reason, message = t.hold(run, node, s.Devices, epoch); reason != "" {
 		return reason, message
 	}
@@ -190,7 +201,7 @@ func (t *tx) nodeFits(node *workspace.Node, run *workspace.Run) (reason, message
 		return "node_cordoned", "node " + node.Name + " takes no new runs"
 	}
 	use := run.Resources
-	for r := range runs.each(t.Txn, "node", node.ID) {
+	for r := range runs.each(t, "node", node.ID) {
 		if r.Phase.Active() {
 			use.CPUMilli += r.Resources.CPUMilli
 			use.MemoryMiB += r.Resources.MemoryMiB
@@ -247,8 +258,8 @@ func (t *tx) setPhase(n *workspace.Run, phase workspace.Phase, reason, message s
 func (t *tx) putRun(run *workspace.Run) {
 	run.Devices = slices.Clip(run.Devices)
 	run.ModifyIndex = t.index
-	runs.put(t.Txn, run)
-	if inst := instances.get(t.Txn, "id", run.Instance); inst != nil && inst.Run == run.ID {
+	runs.put(t, run)
+	if inst := instances.get(t, "id", run.Instance); inst != nil && inst.Run == run.ID {
 		t.putInstance(inst)
 	}
 }

@@ -92,23 +92,19 @@ var errDamaged = errors.New("its checksum doesn't hold: the snapshot is damaged,
 
 func readSnapshot(r io.Reader, txn *memdb.Txn) error {
 	sum := sha256.New()
-	// The decoder reads ahead, so it hands back what it had not used.
 	in := &tail{r: bufio.NewReaderSize(r, 1<<16), sum: sum}
 	magic := make([]byte, len(snapshotMagic))
 	if _, err := io.ReadFull(in, magic); err != nil || string(magic) != snapshotMagic {
 		return fmt.Errorf("it does not begin like a snapshot of this version: %q", magic)
 	}
-	if err := readTables(decoder.NewDecoder(in), txn); err != nil {
+	dec := decoder.NewDecoder(in)
+	if err := readTables(dec, txn); err != nil {
 		return err
 	}
-	return in.verify()
+	return in.verify(dec.Buffered())
 }
 
 func readTables(dec *cbor.Decoder, txn *memdb.Txn) error {
-	byName := map[string]anyTable{}
-	for _, t := range allTables {
-		byName[t.title()] = t
-	}
 	for {
 		var head section
 		if err := dec.Decode(&head); err != nil {
@@ -117,7 +113,7 @@ func readTables(dec *cbor.Decoder, txn *memdb.Txn) error {
 		if head == (section{}) {
 			return nil
 		}
-		t, ok := byName[head.Table]
+		t, ok := tablesByName[head.Table]
 		if !ok {
 			return fmt.Errorf("it has a table %q that this binary doesn't know: use a newer berthd", head.Table)
 		}
@@ -162,8 +158,10 @@ func (t *tail) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (t *tail) verify() error {
-	if n, _ := io.Copy(io.Discard, t); n > 0 {
+// verify checks that nothing is left, neither here nor in what was read ahead,
+// and that the checksum holds.
+func (t *tail) verify(ahead io.Reader) error {
+	if n, _ := io.Copy(io.Discard, io.MultiReader(ahead, t)); n > 0 {
 		return fmt.Errorf("%d bytes follow its end: %w", n, errDamaged)
 	}
 	if !bytes.Equal(t.sum.Sum(nil), t.buf) {

@@ -81,9 +81,13 @@ func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
 		txn.Abort()
 		txn = s.db.Load().mem.Txn(true)
 		defer txn.Abort()
-		tx.Txn = txn
+		tx.Txn, tx.staged, tx.events = txn, nil, 0
 	}
 	tx.remember(res)
+	tx.trimEvents()
+	if err := tx.flush(); err != nil {
+		panic(err.Error()) // as any schema error
+	}
 	meta.put(txn, &position{Index: index, At: at})
 	txn.Commit()
 	return res, nil
@@ -96,7 +100,9 @@ type tx struct {
 	index  uint64
 	at     time.Time
 	events uint64 // events made by this entry so far
+	seq    uint64 // of its next event
 	result Result
+	staged []stagedRow
 }
 
 func (t *tx) run(cmd Command) Result {
@@ -104,7 +110,7 @@ func (t *tx) run(cmd Command) Result {
 		return old
 	}
 	t.result = Result{Index: t.index}
-	if err := cmd.apply(t); err != nil {
+	if err := t.carryOut(cmd); err != nil {
 		var e *workspace.Error
 		if !errors.As(err, &e) {
 			e = workspace.Errorf(workspace.CodeInternal, "%v", err)
@@ -112,6 +118,14 @@ func (t *tx) run(cmd Command) Result {
 		return Result{Index: t.index, Err: e}
 	}
 	return t.result
+}
+
+// carryOut applies a command; before the cluster has its id there is but one.
+func (t *tx) carryOut(cmd Command) error {
+	if t.cluster() == nil && cmd.Type() != TypeInitCluster {
+		return workspace.Errorf(workspace.CodeUnavailable, "the cluster isn't initialised yet: try again in a moment")
+	}
+	return cmd.apply(t)
 }
 
 // position is where in the log, and in time, the state is.

@@ -24,14 +24,32 @@ type index[T any] struct {
 	key    func(*T) []byte
 }
 
+// reader and writer are a memdb transaction, or the application of an entry,
+// which stages its writes.
+type reader interface {
+	First(table, index string, parts ...any) (any, error)
+	Get(table, index string, parts ...any) (memdb.ResultIterator, error)
+	LowerBound(table, index string, parts ...any) (memdb.ResultIterator, error)
+}
+
+type writer interface {
+	Insert(table string, row any) error
+	Delete(table string, row any) error
+}
+
+// prefixed makes an index's name that of a search by prefix.
+const prefixed = "_prefix"
+
 // key joins parts into an ordered, prefix-free key: text ends in a zero byte,
-// numbers are big-endian.
+// numbers are big-endian, bytes are a key already.
 func key(parts ...any) []byte {
 	var b []byte
 	for _, p := range parts {
 		switch p := p.(type) {
 		case string:
 			b = append(append(b, p...), 0)
+		case []byte:
+			b = append(b, p...)
 		case uint64:
 			b = binary.BigEndian.AppendUint64(b, p)
 		default:
@@ -64,8 +82,8 @@ func (x index[T]) FromArgs(args ...any) ([]byte, error) { return key(args...), n
 func (x index[T]) PrefixFromArgs(args ...any) ([]byte, error) { return key(args...), nil }
 
 // get gives the row with exactly this key, nil when there is none.
-func (t table[T]) get(txn *memdb.Txn, index string, parts ...any) *T {
-	obj, err := txn.First(t.name, index, parts...)
+func (t table[T]) get(from reader, index string, parts ...any) *T {
+	obj, err := from.First(t.name, index, parts...)
 	if err != nil {
 		panic(schemaError(t.name, err))
 	}
@@ -76,8 +94,8 @@ func (t table[T]) get(txn *memdb.Txn, index string, parts ...any) *T {
 }
 
 // each gives the rows whose key begins with these parts, in key order.
-func (t table[T]) each(txn *memdb.Txn, index string, parts ...any) iter.Seq[*T] {
-	it, err := txn.Get(t.name, index+"_prefix", parts...)
+func (t table[T]) each(in reader, index string, parts ...any) iter.Seq[*T] {
+	it, err := in.Get(t.name, index+prefixed, parts...)
 	if err != nil {
 		panic(schemaError(t.name, err))
 	}
@@ -85,8 +103,8 @@ func (t table[T]) each(txn *memdb.Txn, index string, parts ...any) iter.Seq[*T] 
 }
 
 // from gives the rows whose key is at or after these parts, in key order.
-func (t table[T]) from(txn *memdb.Txn, index string, parts ...any) iter.Seq[*T] {
-	it, err := txn.LowerBound(t.name, index, parts...)
+func (t table[T]) from(in reader, index string, parts ...any) iter.Seq[*T] {
+	it, err := in.LowerBound(t.name, index, parts...)
 	if err != nil {
 		panic(schemaError(t.name, err))
 	}
@@ -103,14 +121,14 @@ func rows[T any](it memdb.ResultIterator) iter.Seq[*T] {
 	}
 }
 
-func (t table[T]) put(txn *memdb.Txn, row *T) {
-	if err := txn.Insert(t.name, row); err != nil {
+func (t table[T]) put(to writer, row *T) {
+	if err := to.Insert(t.name, row); err != nil {
 		panic(schemaError(t.name, err))
 	}
 }
 
-func (t table[T]) delete(txn *memdb.Txn, row *T) {
-	if err := txn.Delete(t.name, row); err != nil && !errors.Is(err, memdb.ErrNotFound) {
+func (t table[T]) delete(in writer, row *T) {
+	if err := in.Delete(t.name, row); err != nil && !errors.Is(err, memdb.ErrNotFound) {
 		panic(schemaError(t.name, err))
 	}
 }

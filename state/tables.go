@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"iter"
 
 	"github.com/hashicorp/go-memdb"
@@ -10,6 +11,7 @@ import (
 type anyTable interface {
 	schema() *memdb.TableSchema
 	title() string
+	keyIn(index string, row any) []byte // nil: the row isn't in the index
 	encodeRows(txn *memdb.Txn) iter.Seq2[[]byte, error]
 	decodeRow(txn *memdb.Txn, row []byte) error
 }
@@ -17,6 +19,23 @@ type anyTable interface {
 // allTables in the order in which a snapshot holds them; new ones go last.
 var allTables = []anyTable{
 	meta, clusters, workspaces, members, templates, instances, runs, nodes, devices, events, outcomes,
+}
+
+var tablesByName = func() map[string]anyTable {
+	byName := map[string]anyTable{}
+	for _, t := range allTables {
+		byName[t.title()] = t
+	}
+	return byName
+}()
+
+func (t table[T]) keyIn(index string, row any) []byte {
+	for _, x := range t.indexes {
+		if x.name == index {
+			return x.key(row.(*T))
+		}
+	}
+	panic(schemaError(t.name, fmt.Errorf("it has no index %q", index)))
 }
 
 func (t table[T]) title() string { return t.name }

@@ -22,7 +22,7 @@ func (c *PutTemplate) apply(t *tx) error {
 	if err := c.Template.Validate(); err != nil {
 		return err
 	}
-	if old := templates.get(t.Txn, "id", c.Template.Name); old != nil && old.BuiltIn {
+	if old := templates.get(t, "id", c.Template.Name); old != nil && old.BuiltIn {
 		return workspace.Errorf(workspace.CodeConflict, "template %q comes with berth and can't be replaced: use another name", old.Name)
 	}
 	t.putTemplate(&c.Template, false)
@@ -35,10 +35,10 @@ func (c *PutTemplate) apply(t *tx) error {
 func (t *tx) putTemplate(from *workspace.Template, builtIn bool) {
 	n := *from
 	n.BuiltIn, n.CreatedAt, n.UpdatedAt, n.ModifyIndex = builtIn, t.at, t.at, t.index
-	if old := templates.get(t.Txn, "id", n.Name); old != nil {
+	if old := templates.get(t, "id", n.Name); old != nil {
 		n.CreatedAt = old.CreatedAt
 	}
-	templates.put(t.Txn, &n)
+	templates.put(t, &n)
 }
 
 // DeleteTemplate forgets a template; instances made from it stay.
@@ -53,14 +53,14 @@ func (c *DeleteTemplate) apply(t *tx) error {
 	if err := t.needAdmin(); err != nil {
 		return err
 	}
-	old := templates.get(t.Txn, "id", c.Name)
+	old := templates.get(t, "id", c.Name)
 	switch {
 	case old == nil:
 		return workspace.Errorf(workspace.CodeNotFound, "there is no template %q", c.Name)
 	case old.BuiltIn:
 		return workspace.Errorf(workspace.CodeConflict, "template %q comes with berth and can't be deleted", c.Name)
 	}
-	templates.delete(t.Txn, old)
+	templates.delete(t, old)
 	t.result.Object = c.Name
 	t.event(workspace.Event{Type: "template.deleted", Object: c.Name, Message: "template " + c.Name + " deleted"})
 	return nil

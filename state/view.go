@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"time"
 
@@ -149,12 +148,9 @@ func (v View) NodeDevices(node string) iter.Seq[*gpu.Device] {
 // Events after an id ("" for all that are kept), oldest first. An id that has
 // fallen out of the ring gives what is left; a malformed one is CodeInvalid.
 func (v View) Events(after string) (iter.Seq[*workspace.Event], error) {
-	var index, n uint64
-	if after != "" {
-		if _, err := fmt.Sscanf(after, "%d.%d", &index, &n); err != nil {
-			return nil, workspace.InvalidField("after", "%q is not an event's id such as 120.0", after)
-		}
-		n++
+	index, n, err := eventsFrom(after)
+	if err != nil {
+		return nil, err
 	}
 	return func(yield func(*workspace.Event) bool) {
 		for row := range events.from(v.txn, "id", index, n) {

@@ -24,7 +24,7 @@ var members = table[workspace.Member]{name: "members", indexes: []index[workspac
 	{name: "user", key: func(m *workspace.Member) []byte { return key(m.User, m.Workspace) }},
 }}
 
-func (t *tx) workspace(id string) *workspace.Workspace { return workspaces.get(t.Txn, "id", id) }
+func (t *tx) workspace(id string) *workspace.Workspace { return workspaces.get(t, "id", id) }
 
 // CreateWorkspace makes a workspace; its creator becomes its owner. An explicit
 // slug must be free, one made from the name gets a suffix.
@@ -45,6 +45,9 @@ func (c *CreateWorkspace) apply(t *tx) error {
 	if err := t.needAdmin(); err != nil {
 		return err
 	}
+	if err := fresh("workspace", c.ID, t.workspace(c.ID)); err != nil {
+		return err
+	}
 	w := &workspace.Workspace{
 		ID: c.ID, Name: c.Name, Slug: c.Slug, Description: c.Description, Settings: c.Settings, Plan: c.Plan,
 		Limits:    workspace.Limits{MaxConcurrentRuns: defaultConcurrency(c.Plan)},
@@ -60,9 +63,9 @@ func (c *CreateWorkspace) apply(t *tx) error {
 	if err := w.Validate(); err != nil {
 		return err
 	}
-	workspaces.put(t.Txn, w)
+	workspaces.put(t, w)
 	if u := t.env.Principal; u != "" {
-		members.put(t.Txn, &workspace.Member{
+		members.put(t, &workspace.Member{
 			Workspace: w.ID, User: u, Role: workspace.RoleOwner, CreatedAt: t.at, UpdatedAt: t.at,
 		})
 	}
@@ -82,7 +85,7 @@ func defaultConcurrency(p workspace.Plan) int {
 // slugFor gives w a free slug: its own, or one from its name or id.
 func (t *tx) slugFor(w *workspace.Workspace) error {
 	if w.Slug != "" {
-		if workspaces.get(t.Txn, "slug", w.Slug) != nil {
+		if workspaces.get(t, "slug", w.Slug) != nil {
 			return workspace.Errorf(workspace.CodeExists, "slug %q is taken: choose another", w.Slug)
 		}
 		return nil
@@ -96,7 +99,7 @@ func (t *tx) slugFor(w *workspace.Workspace) error {
 		base = "workspace-" + id[max(0, len(id)-8):]
 	}
 	w.Slug = base
-	for n := 1; workspaces.get(t.Txn, "slug", w.Slug) != nil; n++ {
+	for n := 1; workspaces.get(t, "slug", w.Slug) != nil; n++ {
 		suffix := fmt.Sprintf("-%d", n)
 		w.Slug = strings.TrimRight(base[:min(len(base), workspace.MaxSlug-len(suffix))], "-") + suffix
 	}
@@ -136,7 +139,7 @@ func (c *UpdateWorkspace) apply(t *tx) error {
 		return err
 	}
 	w.UpdatedAt, w.ModifyIndex = t.at, t.index
-	workspaces.put(t.Txn, &w)
+	workspaces.put(t, &w)
 	t.result.Object = w.ID
 	t.event(workspace.Event{Type: "workspace.updated", Object: w.ID, Workspace: w.ID,
 		Message: "workspace " + w.Slug + " updated"})
@@ -192,8 +195,8 @@ func (c *ArchiveWorkspace) apply(t *tx) error {
 	}
 	w := *old
 	w.ArchivedAt, w.UpdatedAt, w.ModifyIndex = t.at, t.at, t.index
-	workspaces.put(t.Txn, &w)
-	for _, inst := range collect(instances.each(t.Txn, "workspace", w.ID)) {
+	workspaces.put(t, &w)
+	for _, inst := range collect(instances.each(t, "workspace", w.ID)) {
 		if inst.Desired == workspace.DesiredRunning {
 			t.stopInstance(inst, "workspace_archived", "its workspace was archived")
 		}

@@ -21,8 +21,9 @@ type Node struct {
 	Since       time.Time   `json:"since"` // of Ready and Reachable
 	Cordoned    bool        `json:"cordoned"`
 	Draining    bool        `json:"draining"`
-	Orphans     []Orphan    `json:"orphans,omitempty"` // quarantined containers
-	Stamp       Stamp       `json:"stamp"`             // of its latest applied report
+	Orphans     []Orphan    `json:"orphans,omitempty"`             // quarantined containers
+	Stamp       Stamp       `json:"stamp"`                         // of its latest applied report
+	PastBoots   []string    `json:"-" cbor:"past_boots,omitempty"` // latest boot ids before this one
 	CreatedAt   time.Time   `json:"created_at"`
 	UpdatedAt   time.Time   `json:"updated_at"`
 	ModifyIndex uint64      `json:"modify_index"`

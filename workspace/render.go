@@ -32,6 +32,9 @@ func (t *Template) Validate() error {
 		if err := t.Variables[i].validate(); err != nil {
 			return err
 		}
+		if t.variable(t.Variables[i].Name) != &t.Variables[i] {
+			return InvalidField("variables."+t.Variables[i].Name, "is there twice")
+		}
 	}
 	for _, e := range t.Env {
 		if !envName.MatchString(e.Name) {
@@ -53,6 +56,9 @@ func (v *Variable) validate() error {
 	}
 	if !slices.Contains([]VariableType{VarString, VarInt, VarBool, VarSecret, VarPublicKey}, v.Type) {
 		return InvalidField(field, "type %q is none of string, int, bool, secret, public_key", v.Type)
+	}
+	if v.Type == VarSecret && (v.Default != "" || len(v.Options) > 0) {
+		return InvalidField(field, "a secret can't have a default or options: templates can be read by others")
 	}
 	if v.Default != "" {
 		return v.check(v.Default)
@@ -87,23 +93,31 @@ func (v *Variable) check(value string) error {
 }
 
 func (t *Template) validatePlaceholders() error {
-	texts := slices.Clone(t.Command)
 	for _, e := range t.Env {
-		texts = append(texts, e.Value)
+		if err := t.validateText(e.Value, true); err != nil {
+			return err
+		}
 	}
+	readable := append(slices.Clone(t.Command), t.Image)
 	for _, p := range t.Ports {
-		texts = append(texts, p.Number)
+		readable = append(readable, p.Number)
 	}
-	texts = append(texts, t.Image)
-	for _, text := range texts {
-		for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
-			v := t.variable(m[1])
-			if v == nil {
-				return InvalidField("variables", "${%s} is used, but there is no such variable", m[1])
-			}
-			if v.Type == VarSecret && !slices.ContainsFunc(t.Env, func(e EnvVar) bool { return e.Value == text }) {
-				return InvalidField("variables."+v.Name, "a secret may stand in env only: commands and images can be read by others")
-			}
+	for _, text := range readable {
+		if err := t.validateText(text, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Template) validateText(text string, secretsToo bool) error {
+	for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
+		v := t.variable(m[1])
+		if v == nil {
+			return InvalidField("variables", "${%s} is used, but there is no such variable", m[1])
+		}
+		if v.Type == VarSecret && !secretsToo {
+			return InvalidField("variables."+v.Name, "a secret may stand in env only: commands and images can be read by others")
 		}
 	}
 	return nil

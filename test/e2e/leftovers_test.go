@@ -24,7 +24,7 @@ func leftovers(t *testing.T) counts {
 		namespaces: namespaces(t),
 		loops:      loops(t),
 		cgroups:    cgroups(t),
-		shims:      processes(t, "containerd-shim-runc-v2"),
+		shims:      shims(t),
 	}
 }
 
@@ -66,7 +66,7 @@ func mounts(t *testing.T) int {
 	return n
 }
 
-// namespaces counts the network namespaces that processes live in.
+// namespaces counts the network namespaces that processes of runs live in.
 func namespaces(t *testing.T) int {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
@@ -75,7 +75,8 @@ func namespaces(t *testing.T) int {
 	}
 	seen := map[string]bool{}
 	for _, path := range all {
-		if ns, err := os.Readlink(path); err == nil {
+		groups, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "..", "cgroup"))
+		if ns, err := os.Readlink(path); err == nil && strings.Contains(string(groups), ":/berth/") {
 			seen[ns] = true
 		}
 	}
@@ -105,8 +106,8 @@ func cgroups(t *testing.T) int {
 	return n
 }
 
-// processes counts the living ones of a name.
-func processes(t *testing.T, name string) int {
+// shims counts the living ones of the tests' containerd.
+func shims(t *testing.T) int {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -115,7 +116,7 @@ func processes(t *testing.T, name string) int {
 	n := 0
 	for _, path := range all {
 		raw, _ := os.ReadFile(path) // empty for a zombie
-		if strings.HasPrefix(filepath.Base(strings.SplitN(string(raw), "\x00", 2)[0]), name) {
+		if line := string(raw); strings.Contains(line, "containerd-shim") && strings.Contains(line, host.containerd) {
 			n++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +66,18 @@ func (d *daemon) allFree() {
 			return fmt.Errorf("%d of 8 are", n)
 		}
 		return nil
+	})
+}
+
+// says waits until a run's log holds a text.
+func (d *daemon) says(run, text string) {
+	d.t.Helper()
+	d.eventually("the container says "+text, func(context.Context) error {
+		raw, err := os.ReadFile(filepath.Join(d.data(), "logs", run+".log"))
+		if err == nil && !strings.Contains(string(raw), text) {
+			err = fmt.Errorf("it says %q", raw)
+		}
+		return err
 	})
 }
 
@@ -179,7 +192,7 @@ func TestContainerThatIgnoresTERM(t *testing.T) {
 	d.prepare()
 	d.template("stubborn", "ignore-term")
 	d.create("box", "stubborn")
-	d.waitFor("box", "running")
+	d.says(d.waitFor("box", "running").Run, "ready")
 	d.stopAndCheck("box")
 }
 

@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"berth/runtime"
+	"berth/workspace"
+)
+
+// Reasons an agent gives for phases and ends, besides a stop's own.
+const (
+	reasonPulling      = "pulling_image"
+	reasonStarting     = "starting"
+	reasonRunning      = "running"
+	reasonStopped      = "stopped"
+	reasonExited       = "exited"
+	reasonOOM          = "oom_killed"
+	reasonUnknown      = "exit_unknown"
+	reasonImageMissing = "image_missing"
+	reasonCreateFailed = "create_failed"
+	reasonStartFailed  = "start_failed"
+	reasonStaleEpoch   = "stale_epoch"
+	reasonDeviceBusy   = "device_busy"
+	reasonRuntimeDown  = "runtime_unavailable"
+	reasonGPUDown      = "gpu_unavailable"
+	reasonUnkillable   = "unkillable"
+)
+
+// endOf says how the run ended, nil when that isn't this agent's to say: the
+// cluster has recorded an end, or the container never ran and is made anew.
+func endOf(in input) *workspace.RunReport {
+	a := in.assignment
+	switch {
+	case in.progress.end != nil:
+		return in.progress.end
+	case a == nil || a.Phase.Terminal():
+		return nil
+	case in.container != nil && in.container.State == runtime.StateExited:
+		return exitOf(a, in.container.Exit, in.startedAt())
+	case a.Desired == workspace.RunStopping:
+		return endWith(a, workspace.PhaseStopped, stopReason(a), "stopped")
+	case in.over():
+		return endWith(a, workspace.PhaseFailed, reasonUnknown,
+			"its container is gone from the node, and nobody saw how it ended")
+	}
+	return nil
+}
+
+// exitOf judges a process that has ended.
+func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *workspace.RunReport {
+	lasted := time.Duration(lived(started, exit.At)) * time.Millisecond
+	var end *workspace.RunReport
+	switch {
+	case a.Desired == workspace.RunStopping:
+		end = endWith(a, workspace.PhaseStopped, stopReason(a), "stopped")
+		if exit.Known {
+			end.Message = fmt.Sprintf("stopped; exit code %d", exit.Code)
+		}
+	case exit.OOM:
+		end = endWith(a, workspace.PhaseFailed, reasonOOM, fmt.Sprintf(
+			"used more than its memory limit of %d MiB after %s; give it more memory", a.Resources.MemoryMiB, seconds(lasted)))
+	case !exit.Known:
+		end = endWith(a, workspace.PhaseFailed, reasonUnknown,
+			"its process has ended, and nobody saw how (the host or its container runtime was restarted?)")
+	case exit.Code == 0:
+		end = endWith(a, workspace.PhaseSucceeded, reasonExited, fmt.Sprintf("exit code 0 after %s", seconds(lasted)))
+	default:
+		end = endWith(a, workspace.PhaseFailed, reasonExited, fmt.Sprintf(
+			"exit code %d after %s; `berth logs %s` shows its output", exit.Code, seconds(lasted), a.Name))
+	}
+	end.OOM = exit.OOM
+	if exit.Known {
+		end.ExitCode = &exit.Code
+		end.LivedMS = lasted.Milliseconds()
+	}
+	return end
+}
+
+func endWith(a *workspace.Assignment, phase workspace.Phase, reason, message string) *workspace.RunReport {
+	return &workspace.RunReport{Run: a.Run, Epoch: a.Epoch, Phase: phase, Reason: reason, Message: message}
+}
+
+func stopReason(a *workspace.Assignment) string {
+	if a.StopReason == "" {
+		return reasonStopped
+	}
+	return a.StopReason
+}
+
+// startedAt is when the container's process started, or, for one that another
+// agent started, when the container was made: a moment before.
+func (in *input) startedAt() time.Time {
+	if in.progress.started.IsZero() {
+		return in.container.CreatedAt
+	}
+	return in.progress.started
+}
+
+// lived is how long a process that started has lived at a moment, in
+// milliseconds; 0 for clocks that contradict.
+func lived(started, at time.Time) int64 {
+	return max(0, at.Sub(started).Milliseconds())
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

@@ -1,0 +1,207 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"berth/runtime"
+	"berth/workspace"
+)
+
+// errNoDevices: the runtime doesn't know this host's devices yet.
+var errNoDevices = errors.New("this host's devices aren't known yet")
+
+// carryOut does one action. What it finds becomes the next step's input; its
+// error is one of the disk, fatal to the agent.
+func (w *worker) carryOut(ctx context.Context, next action, in input) error {
+	act, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	switch next.do {
+	case doPull:
+		w.pull(act, in)
+	case doClaim:
+		return w.claim(in)
+	case doAsk:
+		w.ask(ctx, in)
+	case doCreate:
+		w.create(act, in)
+	case doStart:
+		w.start(ctx, act, in)
+	case doAdopt:
+		w.adopt(ctx, in)
+	case doTerm:
+		w.term(act, in)
+	case doKill:
+		w.kill(act)
+	case doStuck:
+		w.reportStuck(in)
+	case doDelete:
+		return w.remove(act, next, in)
+	case doEnd:
+		w.reportEnd(next.end)
+	case doRelease:
+		w.release(in)
+	case doQuarantine:
+		w.quarantine(next.reason)
+	}
+	return nil
+}
+
+// pull makes sure that the image is here. Images come by import only.
+func (w *worker) pull(ctx context.Context, in input) {
+	spec := in.assignment.Spec
+	w.report(in, workspace.PhasePulling, reasonPulling, "looking for image "+spec.Image)
+	reference, err := w.agent.findImage(ctx, spec.Image, spec.ImageDigest)
+	switch {
+	case errors.Is(err, errNoImage):
+		w.imageMissing(in)
+	case err != nil:
+		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't list its images: "+err.Error())
+		w.retryLater("list images", err)
+	default:
+		w.failures = 0
+		w.progress.image = reference
+	}
+}
+
+func (w *worker) imageMissing(in input) {
+	spec := in.assignment.Spec
+	w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonImageMissing, fmt.Sprintf(
+		"image %s (%s) is not on node %s; import it there with `berth image import`",
+		spec.Image, spec.ImageDigest, w.agent.cfg.Facts.Name))
+}
+
+func (w *worker) claim(in input) error {
+	if len(in.assignment.Devices) > 0 && !w.agent.equipped.Load() {
+		w.explain(in, reasonGPUDown, "the node's GPUs can't be read; the run starts when they can")
+		w.retryLater("take devices", errNoDevices)
+		return nil
+	}
+	err := w.agent.ledger.claim(in.assignment)
+	var busy *busyError
+	var stale *staleError
+	switch {
+	case errors.As(err, &busy):
+		w.explain(in, reasonDeviceBusy, busy.Error())
+		w.retryLater("take devices", busy)
+	case errors.As(err, &stale):
+		w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonStaleEpoch, stale.Error())
+	case err != nil:
+		return err
+	default:
+		w.failures = 0
+		w.progress.claimed = true
+	}
+	return nil
+}
+
+// ask puts the question that allows a start, or the end of an orphan. An
+// answer later than its window is worth nothing, so no more is waited for.
+func (w *worker) ask(ctx context.Context, in input) {
+	a := w.agent
+	if in.assignment != nil {
+		a.cfg.Crash(crashBeforeGoAhead)
+	}
+	ctx, cancel := context.WithTimeout(ctx, workspace.GoAheadWindow)
+	defer cancel()
+	w.progress.asked = a.cfg.Boottime()
+	answer, err := a.cfg.Cluster.GoAhead(ctx, w.run, a.stamp())
+	if err != nil {
+		w.progress.answer = nil
+		w.retryLater("ask for the go-ahead", err)
+		return
+	}
+	a.stats.goAheads.Add(1)
+	w.progress.answer = &answer
+	if in.assignment == nil && answer.Ended || answer.Start {
+		w.failures = 0
+	} else {
+		w.retryLater("ask for the go-ahead", fmt.Errorf("not now: %s", answer.Reason))
+	}
+	if in.assignment != nil {
+		a.cfg.Crash(crashAfterGoAhead)
+	}
+}
+
+func (w *worker) create(ctx context.Context, in input) {
+	a := w.agent
+	a.cfg.Crash(crashBeforeCreate)
+	spec := specOf(in.cluster, w.progress.image, a.LogPath(w.run), in.assignment)
+	created, err := a.cfg.Runtime.Create(ctx, spec)
+	if err != nil {
+		w.createFailed(in, err)
+		return
+	}
+	w.failures = 0
+	w.setContainer(&runtime.Container{
+		ID: w.run, Image: spec.Image, Labels: spec.Labels, State: runtime.StateCreated,
+		Pid: created.Pid, CgroupPath: created.CgroupPath, CreatedAt: time.Now(),
+	})
+	a.cfg.Crash(crashAfterCreate)
+	w.report(in, workspace.PhaseStarting, reasonStarting, "its container is made")
+}
+
+func (w *worker) createFailed(in input, err error) {
+	switch {
+	case errors.Is(err, runtime.ErrExists):
+		w.stale = true
+	case errors.Is(err, runtime.ErrNotFound):
+		w.imageMissing(in)
+	case away(err):
+		w.stale = true
+		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't answer; the run starts when it does")
+		w.retryLater("create", err)
+	default:
+		if w.creations++; w.creations == createAttempts || errors.Is(err, runtime.ErrInvalid) {
+			w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonCreateFailed,
+				"the container can't be made: "+err.Error())
+			return
+		}
+		w.retryLater("create", err)
+	}
+}
+
+// start runs the process. act bounds the call, ctx the watch that follows.
+func (w *worker) start(ctx, act context.Context, in input) {
+	a := w.agent
+	a.cfg.Crash(crashBeforeStart)
+	process, err := a.cfg.Runtime.Start(act, w.run)
+	if err != nil {
+		w.stale = true
+		if away(err) || errors.Is(err, runtime.ErrNotFound) {
+			w.retryLater("start", err)
+			return
+		}
+		w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonStartFailed,
+			"the container's command can't be started: "+err.Error())
+		return
+	}
+	a.stats.starts.Add(1)
+	w.failures = 0
+	w.progress.started = process.StartedAt
+	c := *w.container
+	c.State, c.Pid = runtime.StateRunning, process.Pid
+	w.setContainer(&c)
+	a.cfg.Crash(crashAfterStart)
+	w.watch(ctx)
+	w.report(in, workspace.PhaseRunning, reasonRunning, "running")
+}
+
+// adopt takes on a container that is running already.
+func (w *worker) adopt(ctx context.Context, in input) {
+	w.watch(ctx)
+	if in.assignment != nil && !in.unwanted() {
+		if w.progress.started.IsZero() {
+			w.progress.started = w.container.CreatedAt
+			w.agent.stats.adoptions.Add(1)
+		}
+		w.report(in, workspace.PhaseRunning, reasonRunning, "running")
+	}
+}
+
+// away: the runtime didn't answer, so nobody knows what it did.
+func away(err error) bool {
+	return errors.Is(err, runtime.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,240 @@
+package agent
+
+import (
+	"time"
+
+	"berth/gpu"
+	"berth/runtime"
+	"berth/workspace"
+)
+
+// input is all that step looks at.
+type input struct {
+	assignment *workspace.Assignment // nil: none in the latest view
+	container  *runtime.Container    // nil: none here
+	cluster    string                // whose view it is
+	progress   progress
+	now        time.Duration // on the boot clock, never 0
+}
+
+// progress is what this agent has done for a run so far. It starts empty in
+// each agent, but for end. Times are on the boot clock; 0 is "not yet".
+type progress struct {
+	phase      workspace.Phase // last reported
+	reason     string          // with it
+	image      string          // the reference here that has the pinned digest
+	claimed    bool            // devices are ours, epochs are on disk
+	asked      time.Duration   // when the latest answered question was sent
+	answer     *workspace.GoAheadAnswer
+	started    time.Time            // of the process, on the wall clock; of an adopted one: when its container was made
+	watched    bool                 // somebody waits for the process's end
+	termed     time.Duration        // when TERM was sent
+	killed     time.Duration        // when the first KILL (or failed delete) was
+	killNext   time.Duration        // when the next one is due
+	stuck      bool                 // reported as unkillable
+	end        *workspace.RunReport // how the run ended, once decided
+	endSent    bool
+	released   bool
+	orphaned   []workspace.Release // what to release for a reaped container
+	quarantine string              // why its container is in quarantine
+	retryAt    time.Duration       // nothing is tried before
+}
+
+// verb is what an action does.
+type verb string
+
+// The verbs, in the order in which a run meets them.
+const (
+	doNothing    verb = "nothing" // until something changes, or until comes
+	doPull       verb = "pull"
+	doClaim      verb = "claim"
+	doAsk        verb = "ask"
+	doCreate     verb = "create"
+	doStart      verb = "start"
+	doAdopt      verb = "adopt"
+	doTerm       verb = "term"
+	doKill       verb = "kill"
+	doStuck      verb = "stuck"
+	doDelete     verb = "delete"
+	doEnd        verb = "end"
+	doRelease    verb = "release"
+	doQuarantine verb = "quarantine"
+	doForget     verb = "forget"
+)
+
+// action is the one thing to do next for a run.
+type action struct {
+	do     verb
+	until  time.Duration        // doNothing: look again then; 0: only when something changes
+	end    *workspace.RunReport // doDelete, doEnd: how the run ended; nil: not decided, or not ours to say
+	reason string               // doQuarantine
+}
+
+// step names the next action for one run. It is pure, and right from any
+// state: what an earlier agent left half done is just another input.
+func step(in input) action {
+	p := &in.progress
+	switch {
+	case in.now < p.retryAt:
+		return action{do: doNothing, until: p.retryAt}
+	case in.assignment == nil && in.container == nil:
+		if len(p.orphaned) > 0 && !p.released {
+			return action{do: doRelease}
+		}
+		return action{do: doForget}
+	case in.assignment == nil:
+		return stepOrphan(in)
+	case in.container == nil && in.over():
+		return stepGone(in)
+	case in.container == nil:
+		return stepLaunch(in)
+	case in.unwanted():
+		return stepEnding(in)
+	}
+	return stepWanted(in)
+}
+
+// stepLaunch: wanted, and no container.
+func stepLaunch(in input) action {
+	switch p := &in.progress; {
+	case p.image == "":
+		return action{do: doPull}
+	case !p.claimed:
+		return action{do: doClaim}
+	case !in.mayStart():
+		return action{do: doAsk}
+	}
+	return action{do: doCreate}
+}
+
+// stepWanted: wanted, and there is a container.
+func stepWanted(in input) action {
+	switch in.container.State {
+	case runtime.StateRunning:
+		if !in.progress.watched {
+			return action{do: doAdopt}
+		}
+		return action{do: doNothing}
+	case runtime.StateCreated:
+		switch {
+		case in.container.Pid == 0: // a crash left it without a task: it can't be started
+			return action{do: doDelete, end: endOf(in)}
+		case !in.mayStart():
+			return action{do: doAsk}
+		}
+		return action{do: doStart}
+	}
+	return action{do: doDelete, end: endOf(in)}
+}
+
+// stepEnding: there is a container and it must go. TERM and grace are for runs
+// that the cluster still has; what it has ended is killed at once.
+func stepEnding(in input) action {
+	p := &in.progress
+	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() && p.end == nil
+	if p.killed != 0 && !p.stuck && in.now >= p.killed+killPatience {
+		return action{do: doStuck}
+	}
+	if in.container.State != runtime.StateRunning {
+		return action{do: doDelete, end: endOf(in)}
+	}
+	if !p.watched {
+		return action{do: doAdopt}
+	}
+	if gentle && p.termed == 0 {
+		return action{do: doTerm}
+	}
+	if graceEnd := p.termed + graceOf(in.assignment); gentle && in.now < graceEnd {
+		return action{do: doNothing, until: graceEnd}
+	}
+	if in.now >= p.killNext {
+		return action{do: doKill}
+	}
+	return action{do: doNothing, until: p.killNext}
+}
+
+// stepGone: the run is over and there is no container.
+func stepGone(in input) action {
+	p, a := &in.progress, in.assignment
+	switch {
+	case !a.Phase.Terminal() && !p.endSent:
+		return action{do: doEnd, end: endOf(in)}
+	case a.Phase.Terminal() && !a.Unreleased:
+		return action{do: doNothing}
+	case !p.released:
+		return action{do: doRelease}
+	}
+	return action{do: doNothing}
+}
+
+// stepOrphan: a container that nobody here has assigned. It is ended only when
+// a verified view, at or above its label, says that its run has ended.
+func stepOrphan(in input) action {
+	from, err := originOf(in.container)
+	answer := in.progress.answer
+	switch {
+	case err != nil:
+		return in.quarantine("not_ours")
+	case from.cluster != in.cluster:
+		return in.quarantine("other_cluster")
+	case answer == nil || answer.Cluster != in.cluster || answer.At.Less(from.epoch):
+		return action{do: doAsk}
+	case from.epoch.Incarnation < answer.At.Incarnation:
+		return in.quarantine("earlier_incarnation")
+	case !answer.Known:
+		return in.quarantine("unknown_run")
+	case !answer.Ended:
+		return action{do: doAsk}
+	}
+	return stepEnding(in)
+}
+
+func (in *input) quarantine(reason string) action {
+	if in.progress.quarantine == reason {
+		return action{do: doNothing}
+	}
+	return action{do: doQuarantine, reason: reason}
+}
+
+// unwanted: the container, if there is one, has to go.
+func (in *input) unwanted() bool {
+	a := in.assignment
+	return a.Desired == workspace.RunStopping || a.Phase.Terminal() || in.progress.end != nil
+}
+
+// over: no container will be made for the run any more. One that had a process
+// and has no container ended unseen: a run is executed once.
+func (in *input) over() bool {
+	phase := in.phase()
+	return in.unwanted() || phase == workspace.PhaseRunning || phase == workspace.PhaseStopping
+}
+
+// phase is the further one of what the cluster has and what was reported.
+func (in *input) phase() workspace.Phase {
+	if in.assignment.Phase.CanBecome(in.progress.phase) {
+		return in.progress.phase
+	}
+	return in.assignment.Phase
+}
+
+// mayStart: a go-ahead was given, and the window after its question is open.
+func (in *input) mayStart() bool {
+	p := &in.progress
+	return p.answer != nil && p.answer.Start && in.now-p.asked <= workspace.GoAheadWindow
+}
+
+func graceOf(a *workspace.Assignment) time.Duration {
+	if a == nil {
+		return 0
+	}
+	return time.Duration(a.Spec.StopGrace) * time.Second
+}
+
+// releasesOf lists the devices that a run had.
+func releasesOf(run string, epoch gpu.Epoch, devices []workspace.Allotment) []workspace.Release {
+	releases := make([]workspace.Release, len(devices))
+	for i, d := range devices {
+		releases[i] = workspace.Release{Device: d.UUID, Run: run, Epoch: epoch}
+	}
+	return releases
+}

@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"berth/gpu"
+	"berth/runtime"
+	"berth/workspace"
+)
+
+// The table's clock stands at an hour of uptime.
+const tableNow = time.Hour
+
+// wanted is an assignment that the cluster has in a phase.
+func wanted(phase workspace.Phase) *workspace.Assignment {
+	return &workspace.Assignment{
+		Run: "run-1", Name: "env", Desired: workspace.RunWanted, Phase: phase, Epoch: epochAt(20),
+		Devices: []workspace.Allotment{{UUID: "GPU-1", Milli: 1000}},
+		Spec:    workspace.RunSpec{Image: "demo", StopGrace: 30}, Resources: workspace.Resources{MemoryMiB: 512},
+	}
+}
+
+func stopped(phase workspace.Phase) *workspace.Assignment {
+	a := wanted(phase)
+	a.Desired, a.StopReason = workspace.RunStopping, "user_stop"
+	return a
+}
+
+func unreleased(phase workspace.Phase) *workspace.Assignment {
+	a := wanted(phase)
+	a.Unreleased = true
+	return a
+}
+
+// there is a container of run-1 in a state, placed at index 20 of incarnation 2.
+func there(state runtime.State) *runtime.Container {
+	a := wanted(workspace.PhaseAssigned)
+	a.Epoch = gpu.Epoch{Incarnation: 2, Index: 20}
+	c := &runtime.Container{ID: "run-1", State: state, Labels: labelsOf("cluster-1", a), CreatedAt: time.Unix(1000, 0)}
+	if state != runtime.StateExited {
+		c.Pid = 7
+	}
+	return c
+}
+
+func exited(exit runtime.Exit) *runtime.Container {
+	c := there(runtime.StateExited)
+	exit.At = time.Unix(1000, 0).Add(1500 * time.Millisecond)
+	c.Exit = exit
+	return c
+}
+
+func withoutTask() *runtime.Container {
+	c := there(runtime.StateCreated)
+	c.Pid = 0
+	return c
+}
+
+func foreign() *runtime.Container {
+	c := there(runtime.StateRunning)
+	c.Labels[labelCluster] = "cluster-2"
+	return c
+}
+
+func unlabelled() *runtime.Container {
+	return &runtime.Container{ID: "run-1", State: runtime.StateRunning}
+}
+
+func ago(d time.Duration) time.Duration { return tableNow - d }
+
+// answered is a verified answer at (incarnation, index).
+func answered(incarnation, index uint64, known, ended bool) *workspace.GoAheadAnswer {
+	return &workspace.GoAheadAnswer{
+		Cluster: "cluster-1", Known: known, Ended: ended, Start: known && !ended, At: gpu.Epoch{Incarnation: incarnation, Index: index},
+	}
+}
+
+func TestStep(t *testing.T) {
+	yes := &workspace.GoAheadAnswer{Start: true}
+	no := &workspace.GoAheadAnswer{Known: true}
+	ready := progress{image: "demo", claimed: true}
+	granted := func(d time.Duration) progress {
+		p := ready
+		p.answer, p.asked = yes, ago(d)
+		return p
+	}
+	end := &workspace.RunReport{Run: "run-1", Phase: workspace.PhaseFailed, Reason: reasonImageMissing}
+	ended := func(phase, reason string) string { return "delete " + phase + " " + reason }
+
+	for _, test := range []struct {
+		name       string
+		assignment *workspace.Assignment
+		container  *runtime.Container
+		progress   progress
+		want       string
+	}{
+		{"nothing at all", nil, nil, progress{}, "forget"},
+		{"backing off", wanted(workspace.PhaseAssigned), nil, progress{retryAt: tableNow + 1}, "nothing until 1ns"},
+		{"back-off over", wanted(workspace.PhaseAssigned), nil, progress{retryAt: tableNow}, "pull"},
+
+		// Starting.
+		{"new", wanted(workspace.PhaseAssigned), nil, progress{}, "pull"},
+		{"image here", wanted(workspace.PhasePulling), nil, progress{image: "demo"}, "claim"},
+		{"devices taken", wanted(workspace.PhasePulling), nil, ready, "ask"},
+		{"refused", wanted(workspace.PhasePulling), nil, progress{image: "demo", claimed: true, answer: no, asked: ago(time.Second)}, "ask"},
+		{"allowed", wanted(workspace.PhasePulling), nil, granted(0), "create"},
+		{"allowed at the window's end", wanted(workspace.PhasePulling), nil, granted(workspace.GoAheadWindow), "create"},
+		{"allowed too long ago", wanted(workspace.PhasePulling), nil, granted(workspace.GoAheadWindow + 1), "ask"},
+		{"created", wanted(workspace.PhaseStarting), there(runtime.StateCreated), granted(time.Second), "start"},
+		{"creating took too long", wanted(workspace.PhaseStarting), there(runtime.StateCreated), granted(workspace.GoAheadWindow + 1), "ask"},
+		{"running", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "nothing"},
+		{"decided to fail", wanted(workspace.PhasePulling), nil, progress{end: end}, "end failed image_missing"},
+
+		// Found by a new agent.
+		{"found running", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "adopt"},
+		{"found running, report lost", wanted(workspace.PhaseAssigned), there(runtime.StateRunning), progress{}, "adopt"},
+		{"found created", wanted(workspace.PhaseStarting), there(runtime.StateCreated), progress{}, "ask"},
+		{"found without a task", wanted(workspace.PhaseStarting), withoutTask(), progress{}, "delete"},
+		{"found without a task, but it ran", wanted(workspace.PhaseRunning), withoutTask(), progress{}, ended("failed", reasonUnknown)},
+		{"container gone before it ran", wanted(workspace.PhaseStarting), nil, progress{}, "pull"},
+		{"container gone", wanted(workspace.PhaseRunning), nil, progress{}, "end failed exit_unknown"},
+		{"container gone, reported by us", wanted(workspace.PhaseStarting), nil, progress{phase: workspace.PhaseRunning}, "end failed exit_unknown"},
+		{"end kept by the agent before", wanted(workspace.PhaseRunning), nil, progress{end: end}, "end failed image_missing"},
+		{"end kept, container left", wanted(workspace.PhaseRunning), there(runtime.StateExited), progress{end: end}, ended("failed", reasonImageMissing)},
+
+		// Ends by itself.
+		{"exit 0", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true}), progress{}, ended("succeeded", reasonExited)},
+		{"exit 3", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true, Code: 3}), progress{}, ended("failed", reasonExited)},
+		{"out of memory", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true, Code: 137, OOM: true}), progress{}, ended("failed", reasonOOM)},
+		{"nobody saw how", wanted(workspace.PhaseRunning), exited(runtime.Exit{}), progress{}, ended("failed", reasonUnknown)},
+		{"deleted, not reported", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true}, "release"},
+		{"all done here", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true, released: true}, "nothing"},
+
+		// Stopping.
+		{"stop before anything", stopped(workspace.PhaseAssigned), nil, progress{}, "end stopped user_stop"},
+		{"stop before create", stopped(workspace.PhasePulling), nil, granted(0), "end stopped user_stop"},
+		{"stop before start", stopped(workspace.PhaseStarting), there(runtime.StateCreated), granted(0), ended("stopped", "user_stop")},
+		{"stop", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "term"},
+		{"stop of what an agent before ran", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "adopt"},
+		{"in grace", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(29 * time.Second)}, "nothing until 1s"},
+		{"grace over", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(30 * time.Second)}, "kill"},
+		{"just killed", stopped(workspace.PhaseStopping), there(runtime.StateRunning),
+			progress{watched: true, termed: ago(time.Minute), killed: ago(time.Second), killNext: tableNow + 9*time.Second}, "nothing until 9s"},
+		{"doesn't die", stopped(workspace.PhaseStopping), there(runtime.StateRunning),
+			progress{watched: true, termed: ago(time.Minute), killed: ago(killPatience), killNext: tableNow}, "stuck"},
+		{"still doesn't die", unreleased(workspace.PhaseFailed), there(runtime.StateRunning),
+			progress{watched: true, killed: ago(time.Minute), killNext: tableNow, stuck: true}, "kill"},
+		{"can't be deleted", stopped(workspace.PhaseStopping), there(runtime.StateExited), progress{killed: ago(killPatience)}, "stuck"},
+		{"ended after TERM", stopped(workspace.PhaseStopping), exited(runtime.Exit{Known: true, Code: 143}), progress{termed: ago(time.Second)}, ended("stopped", "user_stop")},
+		{"ended, nobody saw how, but asked to", stopped(workspace.PhaseStopping), exited(runtime.Exit{}), progress{}, ended("stopped", "user_stop")},
+		{"stopped and gone", stopped(workspace.PhaseStopping), nil, progress{}, "end stopped user_stop"},
+
+		// The cluster has ended it.
+		{"ended there, running here", unreleased(workspace.PhaseLost), there(runtime.StateRunning), progress{watched: true}, "kill"},
+		{"ended there, left here", unreleased(workspace.PhaseFailed), there(runtime.StateExited), progress{}, "delete"},
+		{"ended there, gone here", unreleased(workspace.PhaseFailed), nil, progress{}, "release"},
+		{"ended there and released", wanted(workspace.PhaseFailed), nil, progress{}, "nothing"},
+
+		// Orphans.
+		{"orphan", nil, there(runtime.StateRunning), progress{}, "ask"},
+		{"orphan, ended", nil, there(runtime.StateRunning), progress{answer: answered(2, 20, true, true), watched: true}, "kill"},
+		{"orphan, ended, exited", nil, there(runtime.StateExited), progress{answer: answered(2, 99, true, true)}, "delete"},
+		{"orphan, ended, but in an older view", nil, there(runtime.StateRunning), progress{answer: answered(2, 19, true, true)}, "ask"},
+		{"orphan, unknown in an older view", nil, there(runtime.StateRunning), progress{answer: answered(2, 19, false, false)}, "ask"},
+		{"orphan, answer of another cluster", nil, there(runtime.StateRunning),
+			progress{answer: &workspace.GoAheadAnswer{Cluster: "cluster-2", Known: true, Ended: true, At: gpu.Epoch{Incarnation: 2, Index: 99}}}, "ask"},
+		{"orphan, still wanted", nil, there(runtime.StateRunning), progress{answer: answered(2, 99, true, false)}, "ask"},
+		{"orphan, unknown", nil, there(runtime.StateRunning), progress{answer: answered(2, 99, false, false)}, "quarantine unknown_run"},
+		{"orphan, ended after a restore", nil, there(runtime.StateRunning), progress{answer: answered(3, 5, true, true)}, "quarantine earlier_incarnation"},
+		{"orphan of another cluster", nil, foreign(), progress{answer: answered(2, 99, true, true)}, "quarantine other_cluster"},
+		{"not one of ours", nil, unlabelled(), progress{}, "quarantine not_ours"},
+		{"in quarantine", nil, unlabelled(), progress{quarantine: "not_ours"}, "nothing"},
+		{"reaped", nil, nil, progress{orphaned: []workspace.Release{{Device: "GPU-1"}}}, "release"},
+		{"reaped and released", nil, nil, progress{orphaned: []workspace.Release{{Device: "GPU-1"}}, released: true}, "forget"},
+		{"reassigned", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{quarantine: "unknown_run"}, "adopt"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", progress: test.progress, now: tableNow}
+			if got := describe(step(in)); got != test.want {
+				t.Errorf("step: %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func describe(a action) string {
+	text := string(a.do)
+	if a.until != 0 {
+		text += " until " + (a.until - tableNow).String()
+	}
+	if a.end != nil {
+		text += " " + string(a.end.Phase) + " " + a.end.Reason
+	}
+	if a.reason != "" {
+		text += " " + a.reason
+	}
+	return text
+}
+
+// What people read of an end says what happened and what to do.
+func TestEndsSayWhatHappened(t *testing.T) {
+	code := func(n int) *int { return &n }
+	for _, test := range []struct {
+		exit runtime.Exit
+		want workspace.RunReport
+	}{
+		{runtime.Exit{Known: true, Code: 3}, workspace.RunReport{Phase: workspace.PhaseFailed, Reason: "exited",
+			Message: "exit code 3 after 1.5 s; `berth logs env` shows its output", ExitCode: code(3), LivedMS: 1500}},
+		{runtime.Exit{Known: true}, workspace.RunReport{Phase: workspace.PhaseSucceeded, Reason: "exited",
+			Message: "exit code 0 after 1.5 s", ExitCode: code(0), LivedMS: 1500}},
+		{runtime.Exit{Known: true, Code: 137, OOM: true}, workspace.RunReport{Phase: workspace.PhaseFailed, Reason: "oom_killed",
+			Message: "used more than its memory limit of 512 MiB after 1.5 s; give it more memory", ExitCode: code(137), OOM: true, LivedMS: 1500}},
+	} {
+		test.want.Run, test.want.Epoch = "run-1", epochAt(20)
+		got := step(input{assignment: wanted(workspace.PhaseRunning), container: exited(test.exit), now: tableNow}).end
+		if diff := cmp.Diff(&test.want, got); diff != "" {
+			t.Errorf("exit %d: %s", test.exit.Code, diff)
+		}
+	}
+}
+
+func TestLabelsTellWhereAContainerIsFrom(t *testing.T) {
+	a := wanted(workspace.PhaseAssigned)
+	a.Devices = append(a.Devices, workspace.Allotment{UUID: "GPU-2", Milli: 300})
+	got, err := originOf(&runtime.Container{ID: "run-1", Labels: labelsOf("cluster-1", a)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := origin{cluster: "cluster-1", epoch: a.Epoch, devices: a.Devices}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(origin{})); diff != "" {
+		t.Error(diff)
+	}
+	for _, label := range []string{labelCluster, labelRun, labelIncarnation, labelIndex} {
+		labels := labelsOf("cluster-1", a)
+		delete(labels, label)
+		if _, err := originOf(&runtime.Container{ID: "run-1", Labels: labels}); err == nil {
+			t.Errorf("a container without %s counts as ours", label)
+		}
+	}
+}
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }

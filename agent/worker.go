@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"berth/runtime"
+	"berth/workspace"
+)
+
+// worker looks after one run, or one container without a run, in a goroutine
+// of its own, so that a slow one holds up no other.
+type worker struct {
+	agent *Agent
+	run   string
+	wake  chan struct{}
+	exits chan ended
+
+	// These belong to Agent.mu.
+	changed bool          // the cluster orders something else
+	suspect bool          // the runtime's list contradicts known
+	known   runtime.State // of the container; empty: none
+
+	// These are the loop's own.
+	container *runtime.Container
+	stale     bool // container has to be read again
+	progress  progress
+	failures  int // in a row
+	creations int // failed ones
+}
+
+// ended is what Wait said of the worker's container.
+type ended struct {
+	exit runtime.Exit
+	err  error
+}
+
+// loop steps until the run is gone or ctx ends. Its error is fatal to the agent.
+func (w *worker) loop(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx) // ends a wait that is still going on
+	defer cancel()
+	for ctx.Err() == nil {
+		in, err := w.observe(ctx)
+		if err != nil {
+			w.retryLater("look at the container", err)
+			w.pause(ctx, w.progress.retryAt)
+			continue
+		}
+		next := step(in)
+		switch next.do {
+		case doNothing:
+			w.pause(ctx, next.until)
+		case doForget:
+			if w.agent.retire(w) {
+				return nil
+			}
+		default:
+			if err := w.carryOut(ctx, next, in); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// observe gathers what step looks at.
+func (w *worker) observe(ctx context.Context) (input, error) {
+	a := w.agent
+	a.mu.Lock()
+	assignment, cluster := a.assignments[w.run], a.cluster
+	if w.changed {
+		w.progress.retryAt, w.failures = 0, 0
+	}
+	w.stale = w.stale || w.suspect
+	w.changed, w.suspect = false, false
+	a.mu.Unlock()
+	if w.stale {
+		if err := w.inspect(ctx); err != nil {
+			return input{}, err
+		}
+	}
+	if assignment != nil && w.progress.quarantine != "" {
+		w.progress.quarantine = ""
+		a.setOrphan(w.run, nil)
+	}
+	return input{
+		assignment: assignment,
+		container:  w.container,
+		cluster:    cluster,
+		progress:   w.progress,
+		now:        a.cfg.Boottime(),
+	}, nil
+}
+
+func (w *worker) inspect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+	defer cancel()
+	c, err := w.agent.cfg.Runtime.Inspect(ctx, w.run)
+	switch {
+	case errors.Is(err, runtime.ErrNotFound):
+		w.setContainer(nil)
+	case err != nil:
+		return err
+	default:
+		w.setContainer(&c)
+	}
+	w.stale = false
+	return nil
+}
+
+// setContainer notes what is there now. When it is nothing, what was done to
+// the container that was there counts no more.
+func (w *worker) setContainer(c *runtime.Container) {
+	w.container = c
+	state := runtime.State("")
+	if c == nil {
+		p := &w.progress
+		p.claimed, p.watched, p.termed, p.killed, p.killNext = false, false, 0, 0, 0
+	} else {
+		state = c.State
+		from, _ := originOf(c)
+		w.agent.ledger.adopt(w.run, from.devices)
+	}
+	w.agent.mu.Lock()
+	w.known = state
+	w.agent.mu.Unlock()
+}
+
+// pause waits until something changed, the container's process ended, or the
+// boot clock shows until (0: never).
+func (w *worker) pause(ctx context.Context, until time.Duration) {
+	var due <-chan time.Time
+	if until != 0 {
+		timer := time.NewTimer(until - w.agent.cfg.Boottime())
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-w.wake:
+	case <-due:
+	case end := <-w.exits:
+		w.ended(end)
+	}
+}
+
+func (w *worker) ended(end ended) {
+	w.progress.watched = false
+	if end.err != nil {
+		w.stale = true
+		return
+	}
+	if w.container != nil {
+		c := *w.container
+		c.State, c.Pid, c.Exit = runtime.StateExited, 0, end.exit
+		w.setContainer(&c)
+	}
+}
+
+// watch waits for the end of the container's process beside the loop.
+func (w *worker) watch(ctx context.Context) {
+	w.progress.watched = true
+	w.agent.group.Go(func() error {
+		exit, err := w.agent.cfg.Runtime.Wait(ctx, w.run)
+		if err != nil { // a runtime that is away isn't asked in a tight circle
+			sleep(ctx, firstBackOff, nil)
+		}
+		select {
+		case <-ctx.Done():
+		case w.exits <- ended{exit, err}:
+		}
+		return nil
+	})
+}
+
+// retryLater holds the run back for a while after a failure.
+func (w *worker) retryLater(what string, err error) {
+	w.failures++
+	w.progress.retryAt = w.agent.cfg.Boottime() + backOff(w.failures)
+	w.agent.warn("an action on a run failed; it will be tried again", err, "run", w.run, "action", what)
+	if errors.Is(err, runtime.ErrUnavailable) {
+		nudge(w.agent.lookNow)
+	}
+}
+
+// report queues a phase that the run has reached; one that it was in or past
+// already, as the cluster has it, needs no report.
+func (w *worker) report(in input, phase workspace.Phase, reason, message string) {
+	if !in.phase().CanBecome(phase) {
+		return
+	}
+	w.send(in.assignment, phase, reason, message)
+}
+
+// explain tells why the run doesn't get further in its phase.
+func (w *worker) explain(in input, reason, message string) {
+	if w.progress.reason == reason {
+		return
+	}
+	phase := in.phase()
+	if phase == workspace.PhaseAssigned {
+		phase = workspace.PhasePulling
+	}
+	w.send(in.assignment, phase, reason, message)
+}
+
+func (w *worker) send(a *workspace.Assignment, phase workspace.Phase, reason, message string) {
+	w.progress.phase, w.progress.reason = phase, reason
+	run := workspace.RunReport{Run: a.Run, Epoch: a.Epoch, Phase: phase, Reason: reason, Message: message}
+	if started := w.progress.started; !started.IsZero() {
+		run.LivedMS = lived(started, time.Now())
+	}
+	w.agent.reports.add(workspace.Report{Runs: []workspace.RunReport{run}})
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// The shim hands its logger the container's stdout and stderr as these file
+// descriptors, and waits for the last one to be closed before it starts the
+// container.
+const (
+	fdStdout = 3
+	fdStderr = 4
+	fdReady  = 5
+)
+
+// chunk is how much is read, and so written, at once.
+const chunk = 32 << 10
+
+// runLog copies the container's output to a file until both streams end. It
+// never stops reading early, whatever happens to the file: a container whose
+// pipe has no reader stalls or dies.
+func runLog(target string) int {
+	limit, path, err := parseTarget(target)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	file := &cappedFile{path: path, limit: limit}
+	defer file.close()
+	ignoreTermination()
+
+	var streams sync.WaitGroup
+	for _, fd := range []uintptr{fdStdout, fdStderr} {
+		streams.Go(func() {
+			buffer := make([]byte, min(chunk, limit))
+			// The writer alone, so that io.CopyBuffer uses our buffer.
+			_, _ = io.CopyBuffer(struct{ io.Writer }{file}, struct{ io.Reader }{os.NewFile(fd, "output")}, buffer)
+		})
+	}
+	_ = os.NewFile(fdReady, "ready").Close()
+	streams.Wait()
+	return 0
+}
+
+// ignoreTermination: the shim sends SIGTERM as soon as the container is deleted,
+// when its last lines may still be in the pipe. The end of the streams is near.
+func ignoreTermination() {
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+}
+
+// parseTarget splits MAXBYTES:FILE. It is one word because the shim takes its
+// logger's arguments from a URI's query, which has no order.
+func parseTarget(target string) (limit int64, path string, err error) {
+	size, path, ok := strings.Cut(target, ":")
+	limit, err = strconv.ParseInt(size, 10, 64)
+	if !ok || err != nil || limit <= 0 || path == "" {
+		return 0, "", fmt.Errorf("berth-helper log: %q is not MAXBYTES:FILE", target)
+	}
+	return limit, path, nil
+}
+
+// cappedFile is a log of bounded size: the file, and one older beside it with
+// ".1" added. Writes never fail: what can't be stored is dropped.
+type cappedFile struct {
+	path  string
+	limit int64
+
+	mu   sync.Mutex
+	file *os.File
+	size int64
+}
+
+func (c *cappedFile) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file == nil {
+		c.open()
+	}
+	if c.file != nil && c.size > 0 && c.size+int64(len(p)) > c.limit {
+		c.rotate()
+	}
+	if c.file != nil {
+		n, _ := c.file.Write(p)
+		c.size += int64(n)
+	}
+	return len(p), nil
+}
+
+func (c *cappedFile) open() {
+	file, err := os.OpenFile(c.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return
+	}
+	c.file, c.size = file, 0
+	if info, err := file.Stat(); err == nil {
+		c.size = info.Size()
+	}
+}
+
+func (c *cappedFile) rotate() {
+	if err := os.Rename(c.path, c.path+".1"); err != nil {
+		// The cap is kept even where the directory can't be changed.
+		_ = c.file.Truncate(0)
+		c.size = 0
+		return
+	}
+	_ = c.file.Close()
+	c.file = nil
+	c.open()
+}
+
+func (c *cappedFile) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file != nil {
+		_ = c.file.Close()
+	}
+}

@@ -1,0 +1,37 @@
+// Command berth-helper is the small static program that berth puts beside a
+// container's own processes. As `init` it is PID 1 inside the container; as
+// `log` it is the logger that containerd's shim starts for the container's
+// output. It depends on no daemon: both roles go on while berthd and containerd
+// are down.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+const usage = `usage:
+  berth-helper init -- COMMAND [ARGUMENT...]   run a command as PID 1
+  berth-helper log MAXBYTES:FILE               write fd 3 and fd 4 to a file of bounded size
+  berth-helper version`
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	switch {
+	case len(args) >= 3 && args[0] == "init" && args[1] == "--":
+		return runInit(args[2:])
+	case len(args) == 2 && args[0] == "log":
+		return runLog(args[1])
+	case len(args) == 1 && args[0] == "version":
+		fmt.Println(version)
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, usage)
+	return 2
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"berth/test/onenode"
+	"berth/workspace"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"berth": main})
+}
+
+// TestScripts runs the transcripts against a server of their own each. Besides
+// testscript's commands they have
+//
+//	agent NAME PHASE [REASON [MESSAGE]]  the node reports a phase of NAME's run
+//	waited NAME                          until somebody waits for NAME to change
+//	followed [listed]                    until somebody follows the events (and lists again)
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		Setup:               setup,
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"agent":    agentCommand,
+			"waited":   waitedCommand,
+			"followed": followedCommand,
+			"exits":    exitsCommand,
+		},
+	})
+}
+
+type serverKey struct{}
+
+func setup(env *testscript.Env) error {
+	// A socket's path may have 107 bytes; the work directory's alone can be longer.
+	dir, err := os.MkdirTemp("", "berth")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { os.RemoveAll(dir) })
+	socket, refused := filepath.Join(dir, "s"), filepath.Join(dir, "r")
+	server, err := onenode.Start(socket, refused, onenode.Config{Templates: templates()})
+	if err != nil {
+		return err
+	}
+	env.Defer(server.Close)
+	env.Values[serverKey{}] = server
+	env.Setenv("BERTH_SOCKET", socket)
+	env.Setenv("REFUSED", refused)
+	return nil
+}
+
+func templates() []workspace.Template {
+	return []workspace.Template{
+		{
+			Name: "demo", Description: "a demo", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30,
+			Variables: []workspace.Variable{{Name: "port", Type: workspace.VarInt, Default: "8888"}},
+			Resources: workspace.Resources{GPUCount: 1, CPUMilli: 500, MemoryMiB: 512, StorageMiB: 100},
+		},
+		{
+			Name: "secretive", Image: "demo", Kind: workspace.KindInteractive, StopGrace: 30,
+			Env:       []workspace.EnvVar{{Name: "PASSWORD", Value: "${password}"}},
+			Variables: []workspace.Variable{{Name: "password", Type: workspace.VarSecret, Required: true}},
+		},
+	}
+}
+
+// scriptTime bounds what a script's own commands wait for.
+const scriptTime = 20 * time.Second
+
+func server(ts *testscript.TestScript) *onenode.Server {
+	return ts.Value(serverKey{}).(*onenode.Server)
+}
+
+func agentCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 4 {
+		ts.Fatalf("usage: agent NAME PHASE [REASON [MESSAGE]]")
+	}
+	args = append(args, args[1], "said the node")
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	ts.Check(server(ts).Run(ctx, args[0], workspace.Phase(args[1]), args[2], args[3]))
+}
+
+func waitedCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	ts.Check(server(ts).Waited(ctx, args[0]))
+}
+
+func followedCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	ts.Check(server(ts).Followed(ctx, len(args) > 0))
+}
+
+// exitsCommand runs berth and checks its exit code: exits 3 instance get none.
+func exitsCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE ARGUMENT...")
+	}
+	err := ts.Exec("berth", args[1:]...)
+	var exit interface{ ExitCode() int }
+	code := "0"
+	if errors.As(err, &exit) {
+		code = string(rune('0' + exit.ExitCode()))
+	} else if err != nil {
+		ts.Fatalf("berth can't be run: %v", err)
+	}
+	if code != args[0] {
+		ts.Fatalf("berth %v ended with %s, want %s\n%s", args[1:], code, args[0], ts.ReadFile("stderr"))
+	}
+}

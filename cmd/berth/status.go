@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"berth/client"
+	"berth/gpu"
+	"berth/workspace"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster in one page: nodes, GPUs, runs, warnings",
+		Long: `Shows the cluster as one of its servers sees it: whether it has a leader, what each
+node offers, how many GPUs are free, held, releasing or stuck, how many runs are in
+which phase, and what an operator should look at. GPUs that are simulated, and nodes
+that offer more than they have, are marked.`,
+		Example: `  berth status
+  berth status -o json | jq .devices`,
+		Args:              takes(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: a.with(func(c *cobra.Command, cl *client.Client, _ []string) error {
+			s, err := cl.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.machine() {
+				return a.writeDocument(s)
+			}
+			if a.output == "name" {
+				a.say("%s", s.Cluster.Name)
+				return nil
+			}
+			return a.showStatus(c.Context(), cl, s)
+		}),
+	}
+}
+
+func (a *app) showStatus(ctx context.Context, cl *client.Client, s *client.Status) error {
+	nodes, err := all(ctx, cl.Nodes, client.ListOptions{})
+	if err != nil {
+		return err
+	}
+	devices, err := all(ctx, cl.Devices, client.ListOptions{})
+	if err != nil {
+		return err
+	}
+	n := newNames(ctx, cl)
+	a.writeSections([]section{
+		{label: "Cluster", text: clusterText(s)},
+		{label: "Leader", text: orText(n.nodeIfAny(s.Leader), "NONE: nothing can be changed until one is elected")},
+		{label: "Server", text: fmt.Sprintf("%s (berthd %s, index %d)", n.node(s.Server), s.Version, s.Index)},
+		{label: "GPUs", text: deviceCounts(devices)},
+		{label: "Instances", text: countsText(s.Instances, statusOrder)},
+		{label: "Runs", text: countsText(s.Runs, phaseOrder)},
+		{label: "Workspaces", text: fmt.Sprint(s.Workspaces)},
+	})
+	a.say("")
+	showRows(a, a.newTable(), nodeKind(n), nodes)
+	for _, warning := range warnings(s, nodes, devices) {
+		a.say("WARNING: %s", warning)
+	}
+	return nil
+}
+
+func clusterText(s *client.Status) string {
+	if s.Cluster == nil {
+		return "not initialised yet"
+	}
+	text := fmt.Sprintf("%s (%s)", s.Cluster.Name, s.Cluster.ID)
+	if s.Cluster.KillSwitch {
+		text += ", KILL SWITCH ON: nothing starts"
+	}
+	return text
+}
+
+// deviceCounts is a sentence about all GPUs: how many there are and what of
+// them can be given out.
+func deviceCounts(devices []gpu.Device) string {
+	counts, bad, simulated := map[string]int{}, 0, 0
+	for i := range devices {
+		d := &devices[i]
+		counts[string(d.State)]++
+		if d.Missing || d.Health == gpu.Unhealthy {
+			bad++
+		}
+		if d.Simulated {
+			simulated++
+		}
+	}
+	if len(devices) == 0 {
+		return "none"
+	}
+	text := fmt.Sprintf("%d: %s", len(devices), countsText(counts, []string{"free", "held", "releasing", "stuck"}))
+	if bad > 0 {
+		text += fmt.Sprintf("; %d unhealthy or missing", bad)
+	}
+	if simulated > 0 {
+		text += fmt.Sprintf("; %d SIMULATED", simulated)
+	}
+	return text
+}
+
+var (
+	statusOrder = []string{"PENDING", "RUNNING", "STOPPED", "FAILED", "DELETED"}
+	phaseOrder  = []string{"pending", "assigned", "pulling", "starting", "running", "stopping", "succeeded", "failed", "stopped", "lost"}
+)
+
+// countsText lists what there is any of, known names first and in their order.
+func countsText(counts map[string]int, order []string) string {
+	var parts []string
+	for _, name := range append(slices.Clone(order), slices.Sorted(maps.Keys(counts))...) {
+		part := fmt.Sprintf("%d %s", counts[name], name)
+		if counts[name] > 0 && !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return orText(strings.Join(parts, ", "), "none")
+}
+
+// warnings are the daemon's own and what the nodes' facts say.
+func warnings(s *client.Status, nodes []workspace.Node, devices []gpu.Device) []string {
+	found := slices.Clone(s.Warnings)
+	told := strings.Join(found, "\n")
+	for i := range nodes {
+		n := &nodes[i]
+		if note := n.Facts.CapacityNote; note != "" && !strings.Contains(told, note) {
+			found = append(found, fmt.Sprintf("node %s: %s", n.Name, note))
+		}
+		if n.Facts.GPUSource == "simulated" {
+			found = append(found, fmt.Sprintf("node %s: its GPUs are SIMULATED, there is no hardware behind them", n.Name))
+		}
+		if (!n.Ready || !n.Reachable) && !strings.Contains(told, n.Name) {
+			found = append(found, fmt.Sprintf("node %s is %s (%s): %s", n.Name, nodeStatus(n), n.Reason, n.Message))
+		}
+	}
+	for i := range devices {
+		if d := &devices[i]; d.State == gpu.Stuck && !strings.Contains(told, d.UUID) {
+			found = append(found, fmt.Sprintf("GPU %s is stuck: %s", d.UUID, d.Message))
+		}
+	}
+	return found
+}

@@ -1,0 +1,104 @@
+// Package onenode is a cluster of one host for tests of the client side: the
+// real API over the real state on a unix socket, with a leader that never waits
+// and an agent that does what the test says. There are no containers in it.
+package onenode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"berth/api"
+	"berth/gpu"
+	"berth/workspace"
+)
+
+// Config of a Server. The zero value is one host with two simulated A100 and
+// the image demo:latest.
+type Config struct {
+	Templates []workspace.Template // built in
+	NoImage   bool
+}
+
+// Server answers on sockets until it is closed. All methods are safe for
+// concurrent use.
+type Server struct {
+	*cluster
+	api   *api.API
+	http  []*http.Server
+	calls *calls
+}
+
+// Start answers on a socket as an administrator's, and on refused as one of a
+// user who may not.
+func Start(socket, refused string, c Config) (*Server, error) {
+	s := &Server{cluster: newCluster(), calls: newCalls()}
+	if err := s.cluster.found(c); err != nil {
+		return nil, err
+	}
+	var err error
+	s.api, err = api.New(api.Config{Cluster: s.cluster, Version: "1.2.3-test", NodeID: NodeID,
+		Log: slog.New(slog.DiscardHandler), Explain: s.cluster.explain})
+	if err != nil {
+		return nil, err
+	}
+	admin := api.WithPrincipal(context.Background(), api.Principal{User: "root", Role: workspace.RoleClusterAdmin})
+	nobody := api.WithRefusal(context.Background(), workspace.Errorf(workspace.CodeDenied,
+		"user mallory may not use this socket: join group berth"))
+	return s, errors.Join(s.serve(socket, admin), s.serve(refused, nobody))
+}
+
+func (s *Server) serve(socket string, as context.Context) error {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return fmt.Errorf("listen for the test: %w", err)
+	}
+	h := s.api.Server(s.calls.around(s.api.Socket()))
+	h.ConnContext = func(context.Context, net.Conn) context.Context { return as }
+	s.http = append(s.http, h)
+	go h.Serve(l) // ends with Close
+	return nil
+}
+
+// Close ends the server and the requests it still has.
+func (s *Server) Close() {
+	for _, h := range s.http {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		if h.Shutdown(ctx) != nil {
+			h.Close()
+		}
+		cancel()
+	}
+}
+
+// Waited returns once somebody waits for a change of what an instance is now.
+func (s *Server) Waited(ctx context.Context, name string) error {
+	return s.calls.await(ctx, func(open map[string]int) bool {
+		inst := s.instance(name)
+		return inst != nil && open[fmt.Sprintf("wait %d", inst.ModifyIndex)] > 0
+	})
+}
+
+// Followed returns once somebody follows the events; with listed, once a list
+// was asked for since.
+func (s *Server) Followed(ctx context.Context, listed bool) error {
+	return s.calls.await(ctx, func(open map[string]int) bool {
+		return open["events"] > 0 && (!listed || open["listed"] > 0)
+	})
+}
+
+func simulated() *gpu.Inventory {
+	inventory := &gpu.Inventory{Source: "simulated"}
+	for i := range 2 {
+		inventory.Devices = append(inventory.Devices, gpu.Info{
+			UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-%012d", i), Index: i, Minor: int64(i),
+			Model: "NVIDIA A100-SXM4-80GB", Type: "A100-SXM4-80GB", Vendor: "NVIDIA", MemoryMiB: 81920,
+			PCIBusID: fmt.Sprintf("00000000:%02x:00.0", i+7), NUMANode: -1, Simulated: true,
+		})
+	}
+	return inventory
+}
