@@ -20,21 +20,21 @@ func (t *tx) admit(w *workspace.Workspace, atSubmit bool) *workspace.Error {
 
 // admitConcurrency counts the set of active runs; there is no counter to leak.
 func (t *tx) admitConcurrency(w *workspace.Workspace, atSubmit bool) *workspace.Error {
-	active, waiting := 0, 0
-	for range runs.each(t, "active", w.ID) {
-		active++
+	running, queued := 0, 0
+	for range runs.each(t, "live", w.ID, active) {
+		running++
 	}
 	if atSubmit {
-		for r := range runs.each(t, "pending_workspace", w.ID) {
+		for r := range runs.each(t, "live", w.ID, waiting) {
 			if r.Kind == workspace.KindInteractive {
-				waiting++
+				queued++
 			}
 		}
 	}
-	if limit := w.Limits.MaxConcurrentRuns; active+waiting >= limit {
+	if limit := w.Limits.MaxConcurrentRuns; running+queued >= limit {
 		return workspace.Errorf(workspace.CodeConcurrency,
 			"workspace %s has %d active and %d waiting runs, its limit is %d: stop one (berth run ls) or raise max_concurrent_runs",
-			w.Slug, active, waiting, limit)
+			w.Slug, running, queued, limit)
 	}
 	return nil
 }

@@ -18,7 +18,6 @@ var instances = table[workspace.Instance]{name: "instances", indexes: []index[wo
 		}
 		return key(i.Workspace, i.Name)
 	}},
-	{name: "next_run", key: func(i *workspace.Instance) []byte { return keyIf(i.NextRun != "", i.NextRun) }},
 }}
 
 func collect[T any](seq iter.Seq[T]) []T { return slices.Collect(seq) }
@@ -287,9 +286,11 @@ func (t *tx) settle(id string) {
 	case ended && inst.NextRun != "":
 		next := *inst
 		next.NextRun = ""
+		if t.freshRun(inst.NextRun) != nil { // given to another since it was promised
+			t.putInstance(&next)
+			return
+		}
 		t.makeRun(&next, inst.NextRun)
-	default:
-		t.putInstance(inst)
 	}
 }
 

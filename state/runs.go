@@ -15,12 +15,13 @@ var runs = table[workspace.Run]{name: "runs", indexes: []index[workspace.Run]{
 	{name: "pending", key: func(r *workspace.Run) []byte {
 		return keyIf(r.Phase == workspace.PhasePending, r.ID)
 	}},
-	{name: "pending_workspace", key: func(r *workspace.Run) []byte {
-		return keyIf(r.Phase == workspace.PhasePending, r.Workspace, r.ID)
-	}},
-	// active is the set that concurrency counts.
-	{name: "active", key: func(r *workspace.Run) []byte {
-		return keyIf(r.Phase.Active(), r.Workspace, r.ID)
+	// live has a workspace's active runs, the set that concurrency counts, and
+	// those that wait.
+	{name: "live", key: func(r *workspace.Run) []byte {
+		if r.Phase == workspace.PhasePending {
+			return key(r.Workspace, waiting, r.ID)
+		}
+		return keyIf(r.Phase.Active(), r.Workspace, active, r.ID)
 	}},
 	// node is what a node's agent has to know of: its live runs, and those whose
 	// devices it hasn't released.
@@ -28,6 +29,12 @@ var runs = table[workspace.Run]{name: "runs", indexes: []index[workspace.Run]{
 		return keyIf(r.Node != "" && (r.Phase.Active() || r.Unreleased), r.Node, r.ID)
 	}},
 }}
+
+// What a run is in the index live.
+const (
+	active  = "active"
+	waiting = "waiting"
+)
 
 func keyIf(in bool, parts ...any) []byte {
 	if !in {
@@ -65,13 +72,8 @@ func (t *tx) start(w *workspace.Workspace, inst *workspace.Instance, id string, 
 	return nil
 }
 
-// freshRun checks the id of a run to be made: neither recorded nor promised.
-func (t *tx) freshRun(id string) error {
-	if promised := instances.get(t, "next_run", id); promised != nil {
-		return fresh("run", id, promised)
-	}
-	return fresh("run", id, runs.get(t, "id", id))
-}
+// freshRun checks the id of a run to be made.
+func (t *tx) freshRun(id string) error { return fresh("run", id, runs.get(t, "id", id)) }
 
 // makeRun gives an instance a new pending run.
 func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
@@ -79,7 +81,7 @@ func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
 		ID: id, Instance: inst.ID, Workspace: inst.Workspace, User: t.env.Principal, Kind: inst.Kind,
 		Attempt: inst.Attempts + 1, Phase: workspace.PhasePending, Desired: workspace.RunWanted,
 		Reason: "waiting_for_placement", Message: "it waits for the scheduler",
-		Resources: inst.Resources, Spec: inst.Spec, Since: t.at,
+		Resources: inst.Resources, Spec: inst.Spec, Since: t.at, ModifyIndex: t.index,
 	}
 	run.Times.Mark(workspace.PhasePending, t.at)
 	if prev := t.runOf(inst); prev != nil {
@@ -88,10 +90,10 @@ func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
 	if run.User == "" || t.env.Role == workspace.RoleNode {
 		run.User = inst.Owner
 	}
+	runs.put(t, run)
 	n := *inst
 	n.Run, n.Desired, n.Attempts = run.ID, workspace.DesiredRunning, run.Attempt
-	instances.put(t, &n)
-	t.putRun(run)
+	t.putInstance(&n)
 	t.event(workspace.Event{Type: "run.pending", Object: run.ID, Workspace: run.Workspace, Instance: run.Instance,
 		Run: run.ID, Reason: run.Reason, Message: fmt.Sprintf("run %d of instance %s was made", run.Attempt, inst.Name)})
 	return run

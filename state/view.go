@@ -119,7 +119,7 @@ func (v View) PendingRuns() iter.Seq[*workspace.Run] { return runs.each(v.txn, "
 
 // ActiveRuns of a workspace: the set that its concurrency counts.
 func (v View) ActiveRuns(workspaceID string) iter.Seq[*workspace.Run] {
-	return runs.each(v.txn, "active", workspaceID)
+	return runs.each(v.txn, "live", workspaceID, active)
 }
 
 // NodeRuns are what a node's agent must know of: live runs, and ended ones

@@ -24,7 +24,7 @@ die() {
 # show CMD...: print a command as a user would type it, then run it.
 show() {
   printf '   $ %s\n' "${*/#$BERTH/berth}"
-  "$@" | sed 's/^/   /'
+  "$@" 2>&1 | sed 's/^/   /'
 }
 # up_ms: milliseconds since boot, the clock that the workload writes down.
 up_ms() {
@@ -80,7 +80,7 @@ start_daemon() {
     --containerd-cdi-dir "$dir/cdi" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
   daemon=$!
   for _ in $(seq 150); do
-    "$BERTH" status --ready >/dev/null 2>&1 && return
+    "$BERTH" status -o json 2>/dev/null | grep -q '"ready": 1,' && return
     kill -0 "$daemon" 2>/dev/null || die "berthd ended"
     sleep 0.1
   done
@@ -209,4 +209,4 @@ show "$BERTH" instance rm gpu-box --yes --wait --timeout 20s
 [[ ! -d /proc/$pid ]] || die "the process lives on after the delete"
 "$BERTH" instance get gpu-box >/dev/null 2>&1 && die "the instance is still there after the delete"
 ok "instance and container are gone"
-show "$BERTH" events --limit 6
+show "$BERTH" events
