@@ -67,7 +67,7 @@ func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *work
 		end = endWith(a, workspace.PhaseSucceeded, reasonExited, fmt.Sprintf("exit code 0 after %s", seconds(lasted)))
 	default:
 		end = endWith(a, workspace.PhaseFailed, reasonExited, fmt.Sprintf(
-			"exit code %d after %s; `berth logs %s` shows its output", exit.Code, seconds(lasted), a.Name))
+			"exit code %d after %s; its output is in logs/%s.log of the node's data directory", exit.Code, seconds(lasted), a.Run))
 	}
 	end.OOM = exit.OOM
 	if exit.Known {

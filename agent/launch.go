@@ -186,7 +186,7 @@ func (w *worker) start(ctx, act context.Context, in input) {
 	w.setContainer(&c)
 	a.cfg.Crash(crashAfterStart)
 	w.watch(ctx)
-	w.report(in, workspace.PhaseRunning, reasonRunning, "running")
+	w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs")
 }
 
 // adopt takes on a container that is running already.
@@ -197,7 +197,7 @@ func (w *worker) adopt(ctx context.Context, in input) {
 			w.progress.started = w.container.CreatedAt
 			w.agent.stats.adoptions.Add(1)
 		}
-		w.report(in, workspace.PhaseRunning, reasonRunning, "running")
+		w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs")
 	}
 }
 

@@ -120,7 +120,7 @@ func TestAContainerThatExitsAtOnceSaysWhereToLook(t *testing.T) {
 		if got := h.cluster.phases("run-1"); got != "pulling, starting, running, failed, release "+uuid(0) {
 			t.Errorf("phases: %s", got)
 		}
-		if r := h.cluster.now("run-1"); r.message != "exit code 3 after 0.0 s; `berth logs env` shows its output" {
+		if r := h.cluster.now("run-1"); r.message != "exit code 3 after 0.0 s; its output is in logs/run-1.log of the node's data directory" {
 			t.Errorf("message: %s", r.message)
 		}
 		d.stop(t)

@@ -209,7 +209,7 @@ func TestEndsSayWhatHappened(t *testing.T) {
 		want workspace.RunReport
 	}{
 		{runtime.Exit{Known: true, Code: 3}, workspace.RunReport{Phase: workspace.PhaseFailed, Reason: "exited",
-			Message: "exit code 3 after 1.5 s; `berth logs env` shows its output", ExitCode: code(3), LivedMS: 1500}},
+			Message: "exit code 3 after 1.5 s; its output is in logs/run-1.log of the node's data directory", ExitCode: code(3), LivedMS: 1500}},
 		{runtime.Exit{Known: true}, workspace.RunReport{Phase: workspace.PhaseSucceeded, Reason: "exited",
 			Message: "exit code 0 after 1.5 s", ExitCode: code(0), LivedMS: 1500}},
 		{runtime.Exit{Known: true, Code: 137, OOM: true}, workspace.RunReport{Phase: workspace.PhaseFailed, Reason: "oom_killed",

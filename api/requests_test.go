@@ -3,6 +3,7 @@ package api
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,18 @@ func TestRequestIDs(t *testing.T) {
 	}
 	if a.Principal != admin || a.Role != workspace.RoleClusterAdmin {
 		t.Errorf("caller %+v", a)
+	}
+}
+
+// Who is known and may not learns why, on every path that needs a caller.
+func TestRefusal(t *testing.T) {
+	r := newRig(t)
+	why := workspace.Errorf(workspace.CodeDenied, "join group berth")
+	for _, path := range []string{"/status", "/workspaces", "/events/stream"} {
+		req := httptest.NewRequestWithContext(WithRefusal(WithPrincipal(t.Context(), adminPrincipal), why), "GET", base+path, nil)
+		w := httptest.NewRecorder()
+		r.api.Socket().ServeHTTP(w, req)
+		refused(t, answer{w.Code, w.Header(), w.Body.Bytes()}, 403, workspace.CodeDenied, "join group berth")
 	}
 }
 

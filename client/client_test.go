@@ -149,7 +149,7 @@ func TestProblems(t *testing.T) {
 	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "request req-1") {
 		t.Errorf("an internal error doesn't name its request: %v", err)
 	}
-	c = daemon(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "hello", 502) }).client(t, Options{})
+	c = daemon(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "hello", http.StatusBadGateway) }).client(t, Options{})
 	if _, err := c.Status(t.Context()); workspace.CodeOf(err) != workspace.CodeInternal || !strings.Contains(err.Error(), "is this a berthd?") {
 		t.Errorf("an answer of something else: %v", err)
 	}

@@ -189,8 +189,7 @@ func (c *Cluster) startRaft() error {
 // with the error. It stops taking proposals, ends the leader's work, closes
 // Raft and then its stores, in this order.
 func (c *Cluster) Run(ctx context.Context) error {
-	// The leader's work outlives ctx until nothing new is taken any more.
-	terms := newTerms(context.WithoutCancel(ctx), c.runTerm)
+	terms := newTerms(ctx, c.runTerm)
 	for done := false; !done; {
 		select {
 		case <-ctx.Done():

@@ -212,6 +212,28 @@ func TestLeaderWorkSeesEverythingCommitted(t *testing.T) {
 	}
 }
 
+// Leadership won again at once waits for the work of the term before.
+func TestTermsFollowEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int64
+		terms := newTerms(context.Background(), func(ctx context.Context) {
+			most.Store(max(most.Load(), now.Add(1)))
+			<-ctx.Done()
+			time.Sleep(time.Second) // work that takes a while to end
+			now.Add(-1)
+		})
+		for range 3 {
+			terms.change(true)
+			synctest.Wait()
+			terms.change(false)
+		}
+		<-terms.end()
+		if now.Load() != 0 || most.Load() != 1 {
+			t.Errorf("%d terms at once, %d left", most.Load(), now.Load())
+		}
+	})
+}
+
 // The end comes in order: nothing new is taken, then the leader's work ends,
 // then Raft; what was taken before gets its outcome.
 func TestEndInOrder(t *testing.T) {

@@ -50,7 +50,8 @@ func (c *Cluster) Consistent(ctx context.Context) (state.View, error) {
 // confirm answers consistent reads during the term of that number: one round of
 // verification for all that wait. What a leader has acknowledged it has applied
 // itself, and what earlier leaders acknowledged came before the term's barrier,
-// so a verified leader's own state is current.
+// so a verified leader's own state is current. Not so when the term verified is
+// a later one of this server: its barrier may be still to come.
 func (c *Cluster) confirm(ctx context.Context, number uint64) {
 	for {
 		var waiting []chan<- error

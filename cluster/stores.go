@@ -95,7 +95,7 @@ func (s *stores) do(what string, call func() error) (err error) {
 			return
 		}
 		err = fmt.Errorf("%s %s: %w", what, filepath.Join(s.dir, logFile), err)
-		s.fatal.fail(fmt.Errorf("the Raft log can't be trusted any more and this server stops: %w", err))
+		s.fatal.fail(fmt.Errorf("the Raft log can't be trusted any more and this server stops: %w: check the disk, then start berthd again", err))
 	}()
 	return call()
 }

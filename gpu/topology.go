@@ -1,7 +1,7 @@
 package gpu
 
 // linkScore is what closeness over PCIe is worth to placement
-// (design/scheduling.md, topology).
+// (docs/domain.md, topology).
 var linkScore = map[PCIeLink]int{
 	LinkBoard:       60,
 	LinkSwitch:      50,

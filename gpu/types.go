@@ -3,7 +3,7 @@ package gpu
 import "strings"
 
 // TypeName is the canonical type of a driver's model name: without "NVIDIA "
-// and "Tesla ", upper case, blanks to "-" (design/domain.md, defaults).
+// and "Tesla ", upper case, blanks to "-" (docs/domain.md, defaults).
 func TypeName(model string) string {
 	name := strings.TrimSpace(model)
 	name = trimPrefixFold(name, "NVIDIA ")

@@ -2,7 +2,7 @@ package state
 
 import "berth/workspace"
 
-// admit checks the rules of design/domain.md (admission) in their order; the
+// admit checks the rules of docs/domain.md (admission) in their order; the
 // first that fails names the code. atSubmit counts waiting interactive runs
 // too, so that a queue can't be filled past the limit.
 func (t *tx) admit(w *workspace.Workspace, atSubmit bool) *workspace.Error {

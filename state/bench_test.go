@@ -11,8 +11,8 @@ import (
 )
 
 // BenchmarkStart is the entry of a start that is admitted and placed on a node
-// with 8 GPUs, 7 of them held, in a cluster with 40 active runs. What counts is
-// the median: the mean holds what other processes took. Goal: ≤ 50 µs.
+// with 8 GPUs, 7 of them held, in a cluster with 40 active runs. Median and
+// 10th percentile: the mean holds what other processes took. Goal: ≤ 50 µs.
 func BenchmarkStart(b *testing.B) {
 	w := newWorld(b)
 	w.play("init\nreport n1 facts ready cpu=1000000 memory=1000000 gpus=GPU-0,GPU-1,GPU-2,GPU-3,GPU-4,GPU-5,GPU-6,GPU-7")
@@ -51,6 +51,7 @@ func BenchmarkStart(b *testing.B) {
 	}
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "µs/start")
+	b.ReportMetric(float64(took[len(took)/10].Nanoseconds())/1000, "µs/p10")
 	b.ReportMetric(0, "ns/op")
 }
 

@@ -39,7 +39,7 @@ func must[T any](v T, err error) T {
 
 // frameVersion is the first byte of every entry; the CRC-32C of the rest
 // follows. The log store serves a flipped bit silently, so entries carry their
-// own checksum (design/reliability.md, I12).
+// own checksum (docs/domain.md, I12).
 const frameVersion = 1
 
 const frameHeader = 5

@@ -9,7 +9,7 @@ import (
 )
 
 // invariants checks what must hold of every state and of the step that cmd made
-// from one to the next. The names are those of design/reliability.md.
+// from one to the next. The names are those of docs/domain.md.
 func invariants(before, after View, cmd Command) error {
 	for _, check := range []func(before, after View, cmd Command) error{
 		devicesHold, devicesKept, runsForward, runsOfInstances, concurrencyHolds, namesUnique, timeForward,

@@ -6,7 +6,7 @@ import (
 	"berth/workspace"
 )
 
-// How long outcomes are kept (design/domain.md, idempotency).
+// How long outcomes are kept (docs/domain.md, idempotency).
 const (
 	requestsKept    = 10 * time.Minute
 	idempotencyKept = 24 * time.Hour

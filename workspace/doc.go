@@ -3,5 +3,5 @@
 // it, with the rules that look at ONE object. Its structs are the native wire
 // types (json tags); ids are UUIDv7 in text, made by the leader; money is int64
 // micro-USD; sizes are MiB; CPU is thousandths of a core; times are UTC with at
-// most microseconds (design/domain.md).
+// most microseconds (docs/domain.md).
 package workspace

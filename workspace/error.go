@@ -9,7 +9,7 @@ import (
 // other package knows HTTP numbers.
 type Code string
 
-// The codes. Upper-case ones are the admission codes of design/domain.md, in
+// The codes. Upper-case ones are the admission codes of docs/domain.md, in
 // the order in which their rules are checked.
 const (
 	CodeInvalid      Code = "invalid"      // a field's value breaks a rule; Fields says which

@@ -94,7 +94,7 @@ type DeviceHealth struct {
 }
 
 // GoAheadWindow is how long after *sending* its question an agent may begin a
-// start that was allowed (design/domain.md, starting).
+// start that was allowed (docs/domain.md, starting).
 const GoAheadWindow = 2 * time.Second
 
 // GoAheadAnswer is what the leader, its leadership just verified, says of a

@@ -16,7 +16,7 @@ const (
 	DefaultStopGrace = 30
 )
 
-// Cluster-wide defaults of an instance (design/domain.md, defaults).
+// Cluster-wide defaults of an instance (docs/domain.md, defaults).
 const (
 	DefaultCPUMilli   = 1000
 	DefaultMemoryMiB  = 2 * 1024

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Plan gates which limits may be enabled (design/domain.md, plans).
+// Plan gates which limits may be enabled (docs/domain.md, plans).
 type Plan string
 
 // The plans, smallest first.

@@ -119,7 +119,8 @@ func (n *names) holders(devices []gpu.Device) []string {
 func (n *names) nodeDevices(node string) []gpu.Device {
 	if n.devices == nil {
 		n.devices = map[string][]gpu.Device{}
-		for d := range client.All(n.ctx, n.cl.Devices, client.ListOptions{}) {
+		devices, _ := all(n.ctx, n.cl.Devices, client.ListOptions{})
+		for _, d := range devices {
 			n.devices[d.Node] = append(n.devices[d.Node], d)
 		}
 	}

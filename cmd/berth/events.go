@@ -17,10 +17,10 @@ func eventKind(n *names) kind[workspace.Event] {
 		columns: []column[workspace.Event]{
 			{title: "TIME", cell: func(e *workspace.Event) string { return e.At.UTC().Format(preciseTime) }},
 			{title: "TYPE", cell: func(e *workspace.Event) string { return e.Type }},
-			{title: "INSTANCE", cell: func(e *workspace.Event) string { return n.instanceIfAny(e.Instance) }},
+			{title: "INSTANCE", cell: func(e *workspace.Event) string { return n.instance(e.Instance) }},
 			{title: "REASON", cell: func(e *workspace.Event) string { return e.Reason }},
 			{title: "MESSAGE", cell: func(e *workspace.Event) string { return e.Message }},
-			{title: "NODE", wide: true, cell: func(e *workspace.Event) string { return n.nodeIfAny(e.Node) }},
+			{title: "NODE", wide: true, cell: func(e *workspace.Event) string { return n.node(e.Node) }},
 			{title: "BY", wide: true, cell: func(e *workspace.Event) string { return e.Principal }},
 			{title: "OBJECT", wide: true, cell: func(e *workspace.Event) string { return e.Object }},
 			{title: "ID", wide: true, cell: func(e *workspace.Event) string { return e.ID }},

@@ -58,7 +58,7 @@ func gpusText(r *workspace.Resources) string {
 }
 
 func instanceDetail(n *names, i *workspace.Instance) []section {
-	return append([]section{
+	state := []section{
 		{label: "Name", text: i.Name},
 		{label: "Description", text: i.Description},
 		{label: "ID", text: i.ID},
@@ -69,6 +69,9 @@ func instanceDetail(n *names, i *workspace.Instance) []section {
 		{label: "Message", text: i.Message},
 		{label: "Since", text: moment(i.Since)},
 		{label: "Wanted", text: string(i.Desired)},
+	}
+	request := []section{
+		{label: "Access", rows: each(i.Access, accessCells)},
 		{label: "Template", text: i.Template.Name},
 		{label: "Variables", rows: variableRows(i.Template.Variables)},
 		{label: "Resources", text: resourcesText(&i.Resources)},
@@ -76,8 +79,8 @@ func instanceDetail(n *names, i *workspace.Instance) []section {
 		{label: "Volume", text: i.Volume},
 		{label: "To be deleted", text: moment(i.ToBeDeletedAt)},
 		{label: "Created", text: moment(i.CreatedAt)},
-		{label: "Access", rows: each(i.Access, accessCells)},
-	}, n.runSections(i)...)
+	}
+	return slices.Concat(state, n.runSections(i), request)
 }
 
 // runSections are about the instance's latest run.
@@ -90,18 +93,22 @@ func (n *names) runSections(i *workspace.Instance) []section {
 		return []section{{label: "Run", text: i.Run}}
 	}
 	return []section{
-		{label: "Run", text: fmt.Sprintf("%s (%d. attempt, %s)", run.ID, run.Attempt, run.Phase)},
-		{label: "Node", text: n.nodeIfAny(run.Node)},
+		{label: "Run", text: fmt.Sprintf("%s (attempt %d, %s)", run.ID, run.Attempt, run.Phase)},
+		{label: "Node", text: n.node(run.Node)},
 		{label: "Devices", rows: n.deviceRows(run)},
 		{label: "Exit code", text: exitText(run)},
 	}
 }
 
 func resourcesText(r *workspace.Resources) string {
-	text := fmt.Sprintf("%s GPUs, %s cores, %s memory, %s storage",
-		gpusText(r), formatCores(r.CPUMilli), formatSize(r.MemoryMiB), formatSize(r.StorageMiB))
+	gpus := "GPUs"
+	if r.GPUCount == 1 {
+		gpus = "GPU"
+	}
+	text := fmt.Sprintf("%s %s, %s cores, %s memory, %s storage",
+		gpusText(r), gpus, formatCores(r.CPUMilli), formatSize(r.MemoryMiB), formatSize(r.StorageMiB))
 	if r.GPUMemoryMiB > 0 {
-		text += ", GPUs of at least " + formatSize(r.GPUMemoryMiB)
+		text += ", " + gpus + " of at least " + formatSize(r.GPUMemoryMiB)
 	}
 	return text
 }

@@ -4,7 +4,7 @@ package main
 
 import (
 	"context"
-	"io"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,18 +18,37 @@ func main() {
 }
 
 // run carries out one command line and gives its exit code.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func run(args []string, stdin, stdout, stderr *os.File) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &checkedFile{File: stdout}
+	a := &app{stdin: stdin, stdout: out, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil && out.failed != nil {
+		err = fmt.Errorf("write the output: %w", out.failed)
+	}
 	if err != nil {
 		printError(stderr, err)
 	}
 	return exitCode(err)
+}
+
+// checkedFile remembers that something couldn't be written, so that a full disk
+// isn't a success.
+type checkedFile struct {
+	*os.File
+	failed error
+}
+
+func (f *checkedFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	if err != nil {
+		f.failed = err
+	}
+	return n, err
 }

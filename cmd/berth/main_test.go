@@ -3,19 +3,33 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"berth/test/onenode"
 	"berth/workspace"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"berth": main})
+	testscript.Main(leakless{m}, map[string]func(){"berth": main})
+}
+
+// leakless are tests that also fail when goroutines are left over.
+type leakless struct{ *testing.M }
+
+func (l leakless) Run() int {
+	code := l.M.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // TestScripts runs the transcripts against a server of their own each. Besides
@@ -56,6 +70,7 @@ func setup(env *testscript.Env) error {
 	env.Values[serverKey{}] = server
 	env.Setenv("BERTH_SOCKET", socket)
 	env.Setenv("REFUSED", refused)
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command takes a second to end
 	return nil
 }
 

@@ -24,8 +24,9 @@ func newNames(ctx context.Context, cl *client.Client) *names { return &names{ctx
 func (n *names) node(id string) string {
 	if n.nodes == nil {
 		n.nodes = map[string]string{}
-		for node := range client.All(n.ctx, n.cl.Nodes, client.ListOptions{}) {
-			n.nodes[node.ID] = node.Name
+		nodes, _ := all(n.ctx, n.cl.Nodes, client.ListOptions{})
+		for i := range nodes {
+			n.nodes[nodes[i].ID] = nodes[i].Name
 		}
 	}
 	return known(n.nodes, id)
@@ -34,8 +35,9 @@ func (n *names) node(id string) string {
 func (n *names) workspace(id string) string {
 	if n.workspaces == nil {
 		n.workspaces = map[string]string{}
-		for w := range client.All(n.ctx, n.cl.Workspaces, client.ListOptions{}) {
-			n.workspaces[w.ID] = w.Slug
+		workspaces, _ := all(n.ctx, n.cl.Workspaces, client.ListOptions{})
+		for i := range workspaces {
+			n.workspaces[workspaces[i].ID] = workspaces[i].Slug
 		}
 	}
 	return known(n.workspaces, id)
@@ -44,11 +46,10 @@ func (n *names) workspace(id string) string {
 func (n *names) instance(id string) string {
 	if n.instances == nil {
 		n.instances = map[string]string{}
-		for i := range client.All(n.ctx, n.cl.Instances, client.ListOptions{Workspace: "*"}) {
-			n.instances[i.ID] = i.Name
-			if i.Run != "" {
-				n.instances[i.Run] = i.Name
-			}
+		instances, _ := all(n.ctx, n.cl.Instances, client.ListOptions{Workspace: "*"})
+		for i := range instances {
+			n.instances[instances[i].ID] = instances[i].Name
+			n.instances[instances[i].Run] = instances[i].Name
 		}
 	}
 	return known(n.instances, id)
@@ -68,7 +69,7 @@ func (n *names) holder(run string) string {
 }
 
 func known(names map[string]string, id string) string {
-	if name := names[id]; name != "" {
+	if name := names[id]; name != "" && id != "" {
 		return name
 	}
 	return id

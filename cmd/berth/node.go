@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,7 @@ func nodeKind(n *names) kind[workspace.Node] {
 			{title: "STATUS", cell: nodeStatus},
 			{title: "ROLE", cell: func(w *workspace.Node) string { return w.Role }},
 			{title: "GPUS", cell: func(w *workspace.Node) string { return inventoryText(n.nodeDevices(w.ID)) }},
+			{title: "FREE", cell: func(w *workspace.Node) string { return strconv.Itoa(freeDevices(n.nodeDevices(w.ID))) }},
 			{title: "HELD BY", cell: func(w *workspace.Node) string { return strings.Join(n.holders(n.nodeDevices(w.ID)), ", ") }},
 			{title: "CPUS", cell: func(w *workspace.Node) string { return formatCores(w.Facts.CPUMilli) }},
 			{title: "MEMORY", cell: func(w *workspace.Node) string { return formatSize(w.Facts.MemoryMiB) }},
@@ -127,6 +129,17 @@ func inventoryText(devices []gpu.Device) string {
 	return strings.Join(each(slices.Sorted(maps.Keys(counts)), func(t string) string {
 		return fmt.Sprintf("%d×%s", counts[t], t)
 	}), ", ")
+}
+
+// freeDevices counts those that nobody holds and that are fit to be given out.
+func freeDevices(devices []gpu.Device) int {
+	free := 0
+	for i := range devices {
+		if d := &devices[i]; d.State == gpu.Free && d.Health == gpu.Healthy && !d.Missing && d.Blocked == "" {
+			free++
+		}
+	}
+	return free
 }
 
 func (a *app) nodeLs() *cobra.Command {

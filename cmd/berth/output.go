@@ -110,28 +110,27 @@ func (a *app) say(format string, args ...any) {
 }
 
 func (a *app) writeSections(sections []section) {
-	var lines [][]string
-	flush := func() {
-		writeAligned(a.stdout, widest(nil, lines), lines, painter(a.stdout))
-		lines = nil
-	}
+	var widths []int
 	for _, s := range sections {
 		if s.text != "" {
-			lines = append(lines, []string{s.label + ":", printable(s.text)})
+			widths = widest(widths, [][]string{{s.label + ":", ""}})
 		}
-		if len(s.rows) == 0 {
-			continue
+	}
+	paint := painter(a.stdout)
+	for _, s := range sections {
+		switch {
+		case s.text != "":
+			writeAligned(a.stdout, widths, [][]string{{s.label + ":", printable(s.text)}}, paint)
+		case len(s.rows) > 0:
+			fmt.Fprintf(a.stdout, "%s:\n", s.label)
 		}
-		flush()
-		fmt.Fprintf(a.stdout, "%s:\n", s.label)
 		rows := each(s.rows, func(cells []string) []string {
 			cells = each(cells, func(cell string) string { return orDash(printable(cell)) })
 			cells[0] = "  " + cells[0]
 			return cells
 		})
-		writeAligned(a.stdout, widest(nil, rows), rows, nil)
+		writeAligned(a.stdout, widest(nil, rows), rows, paint)
 	}
-	flush()
 }
 
 func (a *app) writeDocument(v any) error {

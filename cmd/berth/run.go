@@ -23,11 +23,11 @@ func runKind(n *names) kind[workspace.Run] {
 		name: func(r *workspace.Run) string { return r.ID },
 		columns: []column[workspace.Run]{
 			{title: "ID", cell: func(r *workspace.Run) string { return r.ID }},
-			{title: "INSTANCE", cell: func(r *workspace.Run) string { return n.instanceIfAny(r.Instance) }},
+			{title: "INSTANCE", cell: func(r *workspace.Run) string { return n.instance(r.Instance) }},
 			{title: "ATTEMPT", cell: func(r *workspace.Run) string { return strconv.Itoa(r.Attempt) }},
 			{title: "PHASE", cell: func(r *workspace.Run) string { return string(r.Phase) }},
 			{title: "REASON", cell: func(r *workspace.Run) string { return r.Reason }},
-			{title: "NODE", cell: func(r *workspace.Run) string { return n.nodeIfAny(r.Node) }},
+			{title: "NODE", cell: func(r *workspace.Run) string { return n.node(r.Node) }},
 			{title: "GPUS", cell: func(r *workspace.Run) string { return strconv.Itoa(len(r.Devices)) }},
 			{title: "EXIT", cell: exitText},
 			{title: "AGE", cell: func(r *workspace.Run) string { return age(r.Times.Created) }},
@@ -42,7 +42,7 @@ func runKind(n *names) kind[workspace.Run] {
 func runDetail(n *names, r *workspace.Run) []section {
 	return []section{
 		{label: "ID", text: r.ID},
-		{label: "Instance", text: n.instanceIfAny(r.Instance)},
+		{label: "Instance", text: n.instance(r.Instance)},
 		{label: "Attempt", text: strconv.Itoa(r.Attempt)},
 		{label: "Workspace", text: n.workspace(r.Workspace)},
 		{label: "User", text: r.User},
@@ -55,7 +55,7 @@ func runDetail(n *names, r *workspace.Run) []section {
 		{label: "Stop reason", text: r.StopReason},
 		{label: "Image", text: imageText(&r.Spec)},
 		{label: "Resources", text: resourcesText(&r.Resources)},
-		{label: "Node", text: n.nodeIfAny(r.Node)},
+		{label: "Node", text: n.node(r.Node)},
 		{label: "Devices", text: unreleasedText(r), rows: n.deviceRows(r)},
 		{label: "Exit code", text: exitText(r)},
 		{label: "Replaces", text: r.Replaces},
@@ -105,29 +105,15 @@ func timeRows(t *workspace.RunTimes) [][]string {
 
 const preciseTime = "2006-01-02T15:04:05.000Z"
 
-func (n *names) nodeIfAny(id string) string {
-	if id == "" {
-		return ""
-	}
-	return n.node(id)
-}
-
-func (n *names) instanceIfAny(id string) string {
-	if id == "" {
-		return ""
-	}
-	return n.instance(id)
-}
-
 // deviceRows are the devices of a run, with their types where they can be asked for.
 func (n *names) deviceRows(r *workspace.Run) [][]string {
 	return each(r.Devices, func(d workspace.Allotment) []string {
-		row := []string{d.UUID, "", ""}
+		row := []string{d.UUID, ""}
 		if device, err := n.cl.Device(n.ctx, d.UUID); err == nil {
 			row[1] = device.Type
 		}
 		if d.Milli < gpu.MilliPerDevice {
-			row[2] = fmt.Sprintf("%d/%d", d.Milli, gpu.MilliPerDevice)
+			row = append(row, fmt.Sprintf("%d/%d", d.Milli, gpu.MilliPerDevice))
 		}
 		return row
 	})

@@ -55,7 +55,7 @@ func (a *app) showStatus(ctx context.Context, cl *client.Client, s *client.Statu
 	n := newNames(ctx, cl)
 	a.writeSections([]section{
 		{label: "Cluster", text: clusterText(s)},
-		{label: "Leader", text: orText(n.nodeIfAny(s.Leader), "NONE: nothing can be changed until one is elected")},
+		{label: "Leader", text: orText(n.node(s.Leader), "NONE: nothing can be changed until one is elected")},
 		{label: "Server", text: fmt.Sprintf("%s (berthd %s, index %d)", n.node(s.Server), s.Version, s.Index)},
 		{label: "GPUs", text: deviceCounts(devices)},
 		{label: "Instances", text: countsText(s.Instances, statusOrder)},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"unicode"
@@ -62,18 +63,18 @@ func writeAligned(w io.Writer, widths []int, lines [][]string, paint func(string
 	var b strings.Builder
 	for _, cells := range lines {
 		for i, cell := range cells {
-			gap := widths[i] - utf8.RuneCountInString(cell) + 2
+			last, width := i == len(cells)-1, utf8.RuneCountInString(cell)
 			if paint != nil {
 				cell = paint(cell)
 			}
 			b.WriteString(cell)
-			if i < len(cells)-1 {
-				b.WriteString(strings.Repeat(" ", gap))
+			if !last {
+				b.WriteString(strings.Repeat(" ", widths[i]-width+2))
 			}
 		}
 		b.WriteByte('\n')
 	}
-	io.WriteString(w, b.String())
+	fmt.Fprint(w, b.String())
 }
 
 // printable keeps texts that others chose from steering the terminal.

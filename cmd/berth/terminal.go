@@ -9,9 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// descriptor is a stream that the kernel knows.
+type descriptor interface{ Fd() uintptr }
+
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
+	f, ok := stream.(descriptor)
 	if !ok {
 		return false
 	}
@@ -21,7 +24,7 @@ func isTerminal(stream any) bool {
 
 // terminalWidth in characters; 80 when the terminal doesn't say.
 func terminalWidth(stream any) int {
-	if f, ok := stream.(*os.File); ok {
+	if f, ok := stream.(descriptor); ok {
 		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 			return int(size.Col)
 		}

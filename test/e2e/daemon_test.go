@@ -24,6 +24,7 @@ type daemon struct {
 	t      *testing.T
 	dir    string
 	args   []string
+	wrap   func(*exec.Cmd) // changes how it is started; nil: doesn't
 	client *client.Client
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when the process has ended
@@ -84,6 +85,9 @@ func (d *daemon) start(env ...string) {
 	d.cmd = exec.Command(filepath.Join(host.bin, "berthd"), d.commandLine()...)
 	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if d.wrap != nil {
+		d.wrap(d.cmd)
+	}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
@@ -98,6 +102,12 @@ func (d *daemon) start(env ...string) {
 func (d *daemon) up(env ...string) {
 	d.t.Helper()
 	d.start(env...)
+	d.ready()
+}
+
+// ready waits until the daemon's node takes work.
+func (d *daemon) ready() {
+	d.t.Helper()
 	d.eventually("the daemon is ready", func(ctx context.Context) error {
 		s, err := d.client.Status(ctx)
 		switch {

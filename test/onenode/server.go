@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"berth/api"
@@ -31,28 +32,30 @@ type Server struct {
 	api   *api.API
 	http  []*http.Server
 	calls *calls
+
+	served sync.WaitGroup
 }
 
 // Start answers on a socket as an administrator's, and on refused as one of a
 // user who may not.
 func Start(socket, refused string, c Config) (*Server, error) {
 	s := &Server{cluster: newCluster(), calls: newCalls()}
-	if err := s.cluster.found(c); err != nil {
+	if err := s.found(c); err != nil {
 		return nil, err
 	}
 	var err error
 	s.api, err = api.New(api.Config{Cluster: s.cluster, Version: "1.2.3-test", NodeID: NodeID,
-		Log: slog.New(slog.DiscardHandler), Explain: s.cluster.explain})
+		Log: slog.New(slog.DiscardHandler), Explain: s.explain})
 	if err != nil {
 		return nil, err
 	}
 	admin := api.WithPrincipal(context.Background(), api.Principal{User: "root", Role: workspace.RoleClusterAdmin})
 	nobody := api.WithRefusal(context.Background(), workspace.Errorf(workspace.CodeDenied,
 		"user mallory may not use this socket: join group berth"))
-	return s, errors.Join(s.serve(socket, admin), s.serve(refused, nobody))
+	return s, errors.Join(s.serve(admin, socket), s.serve(nobody, refused))
 }
 
-func (s *Server) serve(socket string, as context.Context) error {
+func (s *Server) serve(as context.Context, socket string) error {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		return fmt.Errorf("listen for the test: %w", err)
@@ -60,7 +63,7 @@ func (s *Server) serve(socket string, as context.Context) error {
 	h := s.api.Server(s.calls.around(s.api.Socket()))
 	h.ConnContext = func(context.Context, net.Conn) context.Context { return as }
 	s.http = append(s.http, h)
-	go h.Serve(l) // ends with Close
+	s.served.Go(func() { _ = h.Serve(l) }) // Close ends it, with an error that says so
 	return nil
 }
 
@@ -69,10 +72,11 @@ func (s *Server) Close() {
 	for _, h := range s.http {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		if h.Shutdown(ctx) != nil {
-			h.Close()
+			_ = h.Close() // there is no gentler way left
 		}
 		cancel()
 	}
+	s.served.Wait()
 }
 
 // Waited returns once somebody waits for a change of what an instance is now.
