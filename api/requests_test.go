@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -151,6 +152,16 @@ func TestServer(t *testing.T) {
 	}
 	if s.server.ReadHeaderTimeout != 10*time.Second || s.server.WriteTimeout != 0 {
 		t.Errorf("timeouts %v, %v", s.server.ReadHeaderTimeout, s.server.WriteTimeout)
+	}
+	// A stream doesn't keep the server from ending.
+	stream := s.events(t, "/events/stream?after=now")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		t.Errorf("shutdown with an open stream: %v", err)
+	}
+	for range stream {
+		t.Error("an event came, though nothing happened")
 	}
 }
 

@@ -137,9 +137,9 @@ func orDefault(d, def time.Duration) time.Duration {
 // How much of the log is kept and how it is batched.
 const (
 	maxBatch          = 512 // entries in one write to the log
-	snapshotInterval  = 30 * time.Second
-	snapshotThreshold = 8192
-	trailingLogs      = 8192 // kept behind a snapshot for servers that lag
+	snapshotInterval  = 15 * time.Second
+	snapshotThreshold = 4096
+	trailingLogs      = 4096 // kept behind a snapshot for servers that lag
 )
 
 func (c *Cluster) raftConfig() *raft.Config {

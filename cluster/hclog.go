@@ -19,12 +19,13 @@ func raftLogger(log *slog.Logger) hclog.Logger {
 type slogSink struct{ log *slog.Logger }
 
 // Accept passes a line on. What Raft says of its own progress is of use only to
-// who debugs it, so all its levels below warnings are debug here.
+// who debugs it, and it warns of every election, a single voter's first included:
+// its levels come out as debug, info and error.
 func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch level {
 	case hclog.Warn:
-		to = slog.LevelWarn
+		to = slog.LevelInfo
 	case hclog.Error:
 		to = slog.LevelError
 	}

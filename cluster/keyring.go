@@ -68,7 +68,7 @@ func makeKeyring(path string) error {
 		return fmt.Errorf("make a key for secrets: %w", err)
 	}
 	key := make([]byte, sealingKeyLen)
-	rand.Read(key) //nolint:errcheck // it never fails, as its documentation says
+	rand.Read(key) // never fails, as its documentation says
 	text, err := json.MarshalIndent(keyFile{Keys: []sealingKey{{ID: id.String()[:8], Key: key}}}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("make a key for secrets: %w", err)
@@ -98,7 +98,7 @@ func newKeyring(path string, keys []sealingKey) (*keyring, error) {
 func (c *Cluster) Seal(s workspace.Secret) (workspace.Sealed, error) {
 	aead := c.keys.keys[c.keys.current]
 	nonce := make([]byte, aead.NonceSize())
-	rand.Read(nonce) //nolint:errcheck // it never fails, as its documentation says
+	rand.Read(nonce) // never fails, as its documentation says
 	return workspace.Sealed{
 		KeyID: c.keys.current, Nonce: nonce, Sealed: aead.Seal(nil, nonce, []byte(s.Reveal()), nil),
 	}, nil

@@ -132,7 +132,7 @@ func TestRaftLogger(t *testing.T) {
 	log.Info("progress")
 	log.With("term", 3).Named("snapshot").Warn("slow", "servers", hclog.Fmt("%d of %d", 1, 2), "odd")
 	if got := out.String(); strings.Contains(got, "progress") ||
-		!strings.Contains(got, `level=WARN msg=slow from=raft.snapshot term=3 servers="1 of 2"`) {
+		!strings.Contains(got, `level=INFO msg=slow from=raft.snapshot term=3 servers="1 of 2"`) {
 		t.Errorf("logged: %s", got)
 	}
 }

@@ -92,7 +92,7 @@ func number(t testing.TB, text string) int64 {
 func ptr[T any](v T) *T { return &v }
 
 // command carries out one line. The verbs are those of the switches below; by=
-// says who asks: root (a cluster admin, the default), system, or a user.
+// says who asks: root (a cluster admin, the default), system, node:ID, or a user.
 func (w *world) command(l *line) (out string) {
 	defer func() {
 		if len(l.args) > 0 {
@@ -136,6 +136,9 @@ func (l *line) caller() Caller {
 		if c.Principal == "root" {
 			c.Principal, c.Role = "system", workspace.RoleSystem
 		}
+	}
+	if node, ok := strings.CutPrefix(c.Principal, "node:"); ok {
+		c.Principal, c.Role = node, workspace.RoleNode
 	}
 	if l.words[0] == "report" && c.Principal == "root" {
 		c.Principal, c.Role = l.word(0), workspace.RoleNode

@@ -144,7 +144,7 @@ func TestProgress(t *testing.T) {
 	p.show("short")
 	p.show(strings.Repeat("x", 100))
 	p.done()
-	want := "\r\x1b[Kshort\r\x1b[K" + strings.Repeat("x", 78) + "…\n"
+	want := "\r\x1b[Kshort\r\x1b[K" + strings.Repeat("x", 78) + "…\r\x1b[K"
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("live (-want +got):\n%s", diff)
 	}

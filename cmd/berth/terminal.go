@@ -80,9 +80,9 @@ func (p *progress) show(line string) {
 	fmt.Fprintf(p.w, "\r\x1b[K%s", line)
 }
 
-// done leaves the live line standing and ends it.
+// done takes the live line away: the end is told after it.
 func (p *progress) done() {
 	if p.live && p.last != "" {
-		fmt.Fprintln(p.w)
+		fmt.Fprint(p.w, "\r\x1b[K")
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 	cdispecs "tags.cncf.io/container-device-interface/specs-go"
 
 	"berth/runtime"
@@ -39,7 +38,7 @@ func (r *Runtime) writeDevices(devices []runtime.Device) error {
 	for _, device := range devices {
 		spec.Devices = append(spec.Devices, cdispecs.Device{Name: device.Name, ContainerEdits: edits(device)})
 	}
-	version, err := cdi.MinimumRequiredVersion(spec)
+	version, err := cdispecs.MinimumRequiredVersion(spec)
 	if err != nil {
 		return err
 	}

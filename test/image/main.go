@@ -16,7 +16,7 @@ func main() {
 	output := flag.String("o", "build/demo.tar", "file to write")
 	flag.StringVar(&options.Name, "name", "demo:latest", "reference of the image")
 	flag.StringVar(&options.User, "user", "", "user of the image, such as berth or 1000:1000")
-	flag.StringVar(&options.Busybox, "busybox", ociarchive.Busybox, "static busybox of this host")
+	flag.StringVar(&options.Busybox, "busybox", ociarchive.Busybox(), "static busybox of this host")
 	flag.Parse()
 	if err := write(*output, options); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)

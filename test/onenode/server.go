@@ -87,11 +87,11 @@ func (s *Server) Waited(ctx context.Context, name string) error {
 	})
 }
 
-// Followed returns once somebody follows the events; with listed, once a list
-// was asked for since.
-func (s *Server) Followed(ctx context.Context, listed bool) error {
+// Followed returns once so many follow the events and, with listed, a list was
+// asked for since.
+func (s *Server) Followed(ctx context.Context, streams int, listed bool) error {
 	return s.calls.await(ctx, func(open map[string]int) bool {
-		return open["events"] > 0 && (!listed || open["listed"] > 0)
+		return open["events"] >= streams && (!listed || open["listed"] > 0)
 	})
 }
 

@@ -27,13 +27,19 @@ import (
 //go:embed workload.sh
 var workload []byte
 
-// Busybox is where Debian's busybox-static puts its binary.
-const Busybox = "/bin/busybox"
+// Busybox is where a static busybox is: where BERTH_BUSYBOX says, else where
+// Debian's busybox-static puts it.
+func Busybox() string {
+	if path := os.Getenv("BERTH_BUSYBOX"); path != "" {
+		return path
+	}
+	return "/bin/busybox"
+}
 
 // Options say what the image is. The zero value is the demo's image.
 type Options struct {
 	Name    string            // reference in the archive; empty: "demo:latest"
-	Busybox string            // path of a static busybox on this host; empty: Busybox
+	Busybox string            // path of a static busybox on this host; empty: Busybox()
 	User    string            // user the image asks for; "berth" (1000) exists in it; empty: root
 	Env     []string          // KEY=value, besides PATH
 	Files   map[string][]byte // path without leading slash → content, mode 0755
@@ -45,7 +51,7 @@ func Write(w io.Writer, o Options) error {
 		o.Name = "demo:latest"
 	}
 	if o.Busybox == "" {
-		o.Busybox = Busybox
+		o.Busybox = Busybox()
 	}
 	image, err := build(o)
 	if err != nil {

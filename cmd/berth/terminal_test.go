@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"berth/test/onenode"
+	"berth/workspace"
+)
+
+// openTerminal gives a pseudo-terminal of 40 columns, and a function that ends
+// it and tells what was written.
+func openTerminal(t *testing.T) (*os.File, func() string) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := int(master.Fd())
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 40})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written bytes.Buffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&written, master) // ends with EIO once the other side is closed
+	}()
+	return terminal, func() string {
+		terminal.Close()
+		<-read
+		master.Close()
+		return strings.ReplaceAll(written.String(), "\r\n", "\n")
+	}
+}
+
+// onTerminal runs a command line with its output on a terminal.
+func onTerminal(t *testing.T, args ...string) string {
+	t.Helper()
+	t.Setenv("TERM", "xterm")
+	terminal, end := openTerminal(t)
+	code := run(args, os.Stdin, terminal, terminal)
+	text := end()
+	if code != exitOK {
+		t.Fatalf("berth %v ended with %d:\n%s", args, code, text)
+	}
+	return text
+}
+
+func TestOnATerminal(t *testing.T) {
+	dir := t.TempDir()
+	server, err := onenode.Start(filepath.Join(dir, "s"), filepath.Join(dir, "r"), onenode.Config{Templates: templates()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	t.Setenv("BERTH_SOCKET", filepath.Join(dir, "s"))
+	archive := filepath.Join(dir, "archive.tar")
+	if err := os.WriteFile(archive, make([]byte, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	if got := onTerminal(t, "image", "import", archive); !strings.Contains(got, "\r\x1b[Ksent 3MiB of 3MiB (100 %)\r\x1b[Kimage ") {
+		t.Errorf("an import shows\n%q", got)
+	}
+	onTerminal(t, "instance", "create", "demo", "-t", "demo")
+	if err := server.Run(context.Background(), "demo", workspace.PhaseRunning, "ready", strings.Repeat("it is ready ", 9)); err != nil {
+		t.Fatal(err)
+	}
+	if got := onTerminal(t, "instance", "wait", "demo"); !strings.HasPrefix(got, "\r\x1b[Kdemo: RUNNING (ready): it is ready it …\r\x1b[Kdemo: RUNNING") {
+		t.Errorf("a wait shows\n%q", got)
+	}
+	if got := onTerminal(t, "instance", "ls"); !strings.Contains(got, "demo  \x1b[32mRUNNING\x1b[0m  ") {
+		t.Errorf("a list shows\n%q", got)
+	}
+	t.Setenv("NO_COLOR", "1")
+	if got := onTerminal(t, "instance", "ls"); strings.Contains(got, "\x1b") {
+		t.Errorf("with NO_COLOR a list shows\n%q", got)
+	}
+}
