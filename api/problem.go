@@ -73,7 +73,8 @@ func newProblem(status int, code workspace.Code, detail string, fields map[strin
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code, Fields: fields}
 }
 
-// Error, as GetStatus, GetHeaders and ContentType, is what huma asks of an error.
+// Error makes a Problem an error; GetStatus, GetHeaders and ContentType are what
+// huma asks of one.
 func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
 // GetStatus is the answer's status.

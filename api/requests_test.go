@@ -158,7 +158,7 @@ func TestServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
-		t.Errorf("shutdown with an open stream: %v", err)
+		t.Fatalf("shutdown with an open stream: %v", err)
 	}
 	for range stream {
 		t.Error("an event came, though nothing happened")

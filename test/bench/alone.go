@@ -43,7 +43,8 @@ func (h *host) openAlone(ctx context.Context) (*alone, error) {
 		return nil, err
 	}
 	a := &alone{host: h, client: c, helper: helper}
-	if _, err := c.Import(ctx, bytes.NewReader(h.archive), containerd.WithIndexName(""), containerd.WithImageRefTranslator(nil)); err != nil {
+	asNamed := containerd.WithImageRefTranslator(func(name string) string { return name })
+	if _, err := c.Import(ctx, bytes.NewReader(h.archive), asNamed); err != nil {
 		a.close()
 		return nil, fmt.Errorf("import the image: %w", err)
 	}
