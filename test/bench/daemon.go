@@ -34,7 +34,9 @@ func (h *host) measureFirstLeader(ctx context.Context) ([]result, error) {
 
 // measureIdle lets the daemon that was started last alone.
 func (h *host) measureIdle(ctx context.Context) ([]result, error) {
-	pause(ctx, idleSettle)
+	if err := h.leaveAlone(ctx, idleSettle); err != nil {
+		return nil, err
+	}
 	memory, err := h.memory()
 	if err != nil {
 		return nil, err
@@ -44,7 +46,9 @@ func (h *host) measureIdle(ctx context.Context) ([]result, error) {
 		return nil, err
 	}
 	began := time.Now()
-	pause(ctx, idleWatch)
+	if err := h.leaveAlone(ctx, idleWatch); err != nil {
+		return nil, err
+	}
 	after, err := h.cpuTime()
 	if err != nil {
 		return nil, err
@@ -55,10 +59,14 @@ func (h *host) measureIdle(ctx context.Context) ([]result, error) {
 	}, nil
 }
 
-func pause(ctx context.Context, d time.Duration) {
+func (h *host) leaveAlone(ctx context.Context, d time.Duration) error {
 	select {
-	case <-ctx.Done():
 	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.ended:
+		return h.lastWords()
 	}
 }
 

@@ -193,9 +193,14 @@ func (h *host) until(ctx context.Context, what string, holds func(context.Contex
 		case <-ctx.Done():
 			return fmt.Errorf("%s: not within %s: %w", what, patience, err)
 		case <-h.ended:
-			log, _ := os.ReadFile(filepath.Join(h.dir, "log"))
-			return fmt.Errorf("%s: berthd ended; its last words: %s", what, log[max(0, len(log)-2000):])
+			return fmt.Errorf("%s: %w", what, h.lastWords())
 		case <-tick.C:
 		}
 	}
+}
+
+// lastWords of a berthd that ended by itself.
+func (h *host) lastWords() error {
+	log, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+	return fmt.Errorf("berthd ended (%s); its last words: %s", h.daemon.ProcessState, log[max(0, len(log)-2000):])
 }
