@@ -35,7 +35,7 @@ func (t *tx) event(e workspace.Event) {
 }
 
 func (t *tx) nextSeq() uint64 {
-	if last, err := t.Txn.Last(events.name, "id"); err == nil && last != nil {
+	if last, err := t.Last(events.name, "id"); err == nil && last != nil {
 		return last.(*eventRow).Seq + 1
 	}
 	return 0

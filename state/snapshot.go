@@ -55,10 +55,7 @@ func (s *Snapshot) Write(w io.Writer) error {
 }
 
 func (s *Snapshot) writeTable(out io.Writer, t anyTable) error {
-	head := section{Table: t.title()}
-	for range t.encodeRows(s.txn) {
-		head.Rows++
-	}
+	head := section{Table: t.title(), Rows: t.count(s.txn)}
 	if err := encoder.NewEncoder(out).Encode(head); err != nil {
 		return err
 	}

@@ -217,6 +217,9 @@ func TestEventRing(t *testing.T) {
 	for i := uint64(2); i <= last; i++ {
 		entry(i, &UpdateWorkspace{ID: "w"})
 	}
+	// Refused after it had made an event, which must push none out.
+	entry(last+1, &CreateInstance{ID: "i", Workspace: "w", Name: "i", Kind: workspace.KindJob, Spec: workspace.RunSpec{Image: "i"},
+		Resources: workspace.Resources{CPUMilli: 1000, MemoryMiB: 1000}, Start: true, Run: ""})
 	for _, s := range []*Store{s, restored(t, s)} {
 		seq, err := s.View().Events("")
 		if err != nil {

@@ -12,6 +12,7 @@ type anyTable interface {
 	schema() *memdb.TableSchema
 	title() string
 	keyIn(index string, row any) []byte // nil: the row isn't in the index
+	count(txn *memdb.Txn) uint64
 	encodeRows(txn *memdb.Txn) iter.Seq2[[]byte, error]
 	decodeRow(txn *memdb.Txn, row []byte) error
 }
@@ -39,6 +40,13 @@ func (t table[T]) keyIn(index string, row any) []byte {
 }
 
 func (t table[T]) title() string { return t.name }
+
+func (t table[T]) count(txn *memdb.Txn) (n uint64) {
+	for range t.each(txn, "id") {
+		n++
+	}
+	return n
+}
 
 func (t table[T]) encodeRows(txn *memdb.Txn) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {

@@ -69,7 +69,7 @@ func (r *Runtime) store(ctx context.Context, stream io.Reader) (ocispec.Descript
 	index, err := archive.ImportIndex(ctx, r.client.ContentStore(), reader)
 	if err != nil && (unreachable(native(err)) || ctx.Err() != nil) {
 		reader.CloseWithError(err)
-		_ = <-checked // it has ended; what it found no longer matters
+		<-checked //nolint:errcheck // it has ended; what it found no longer matters
 		return ocispec.Descriptor{}, r.failed(err, "store the archive")
 	}
 	// Let the check come to its end, so that it says what is wrong. What is left

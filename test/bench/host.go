@@ -57,8 +57,10 @@ func newHost() (*host, error) {
 	h.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", h.socket())
 	}}}
-	h.client, err = client.New(client.Options{Socket: h.socket()})
-	return h, err
+	if h.client, err = client.New(client.Options{Socket: h.socket()}); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return h, nil
 }
 
 func (h *host) socket() string { return filepath.Join(h.dir, "berth.sock") }

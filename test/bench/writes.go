@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	writeRounds = 3
-	writeFor    = 700 * time.Millisecond // of a round
+	writeRounds = 7
+	writeFor    = 250 * time.Millisecond // of a round
 	writeNode   = "01980000-0000-7000-8000-00000000000b"
 )
 
