@@ -49,6 +49,8 @@ type Sizes struct {
 type ContainerdConfig struct {
 	Address string `toml:"address" help:"socket of containerd; default: the host's where it answers, else one of our own"`
 	CDIDir  string `toml:"cdi_dir" help:"private directory for the CDI spec of the GPUs"`
+	// Outside the daemon's own cgroup, whose end must not be the containers'.
+	CgroupParent string `toml:"cgroup_parent" help:"cgroup that holds those of all containers"`
 }
 
 const (
@@ -62,7 +64,7 @@ func defaultConfig() Config {
 		LogLevel: "info", LogFormat: "text",
 		Cluster:    ClusterConfig{Name: "berth"},
 		Reserve:    Sizes{MemoryMiB: 1024, StorageMiB: 10240},
-		Containerd: ContainerdConfig{CDIDir: "/run/berth/cdi"},
+		Containerd: ContainerdConfig{CDIDir: "/run/berth/cdi", CgroupParent: "/berth"},
 	}
 }
 
@@ -128,6 +130,9 @@ func (c *Config) validate() error {
 			return fmt.Errorf("config: %w", err)
 		}
 		*p = abs
+	}
+	if p := c.Containerd.CgroupParent; !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
+		return fmt.Errorf("config: containerd.cgroup_parent %q: want a path below the root of the cgroups, such as /berth", p)
 	}
 	if err := validateListen(c.HTTPListen); err != nil {
 		return err

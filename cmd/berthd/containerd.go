@@ -27,8 +27,16 @@ func containerdCommand() *cobra.Command {
 			return fmt.Errorf("stop berthd first: %w", err)
 		}
 		defer unlock()
+		choice, err := readChoice(config.DataDir)
+		if err != nil {
+			return err
+		}
+		if choice != nil && !choice.Own {
+			cmd.Printf("nothing to stop: %s uses the containerd at %s, which berthd didn't start\n", config.DataDir, choice.Address)
+			return nil
+		}
 		if *containers {
-			return containerd.Clear(cmd.Context(), containerdDir(config), cgroupParent)
+			return containerd.Clear(cmd.Context(), containerdDir(config), config.Containerd.CgroupParent)
 		}
 		return containerd.Stop(cmd.Context(), containerdDir(config))
 	}

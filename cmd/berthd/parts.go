@@ -16,9 +16,6 @@ import (
 	"berth/runtime/containerd"
 )
 
-// cgroupParent holds the cgroups of all containers, outside berthd's own.
-const cgroupParent = "/berth"
-
 // openGPUs chooses how GPUs are read. Simulated ones beside a real driver would
 // tell users a lie about the host, so that is refused.
 func openGPUs(c Config, node string) (gpu.Reader, error) {
@@ -72,7 +69,7 @@ func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*containerd.R
 		}
 	}
 	return containerd.New(ctx, containerd.Config{
-		Address: choice.Address, Helper: helper, CDIDir: c.Containerd.CDIDir, CgroupParent: cgroupParent, Log: log,
+		Address: choice.Address, Helper: helper, CDIDir: c.Containerd.CDIDir, CgroupParent: c.Containerd.CgroupParent, Log: log,
 	})
 }
 

@@ -141,6 +141,13 @@ func (c cgroupFS) remove(path string) error {
 	return errors.Join(failures...)
 }
 
+// removeEmpty removes a cgroup that holds nothing; one that does stays.
+func (c cgroupFS) removeEmpty(path string) {
+	for _, dir := range c.dirs(path) {
+		_ = unix.Rmdir(dir)
+	}
+}
+
 // limitsSwap: some v1 kernels don't account swap, and refuse its limit.
 func (c cgroupFS) limitsSwap() bool {
 	if c.unified {

@@ -73,6 +73,7 @@ func Clear(ctx context.Context, dir, cgroupParent string) error {
 			return err
 		}
 	}
+	hostCgroups().removeEmpty(cgroupParent)
 	return unmountBelow(dir)
 }
 

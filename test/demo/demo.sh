@@ -7,6 +7,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 readonly SIMULATED=A100-SXM4-80GB:8
+readonly CGROUPS=/berth-demo
 readonly BERTHD=$PWD/bin/berthd BERTH=$PWD/bin/berth
 dir=""
 daemon=""
@@ -45,7 +46,7 @@ clean_up() {
     kill "$daemon" 2>/dev/null || true
     wait "$daemon" 2>/dev/null || true
   fi
-  "$BERTHD" containerd stop --containers --data-dir "$dir/data" >/dev/null 2>&1 || true
+  "$BERTHD" containerd stop --containers --data-dir "$dir/data" --containerd-cgroup-parent "$CGROUPS" >/dev/null 2>&1 || true
   if grep -q " $dir/" /proc/self/mountinfo; then
     printf 'demo: mounts are left below %s\n' "$dir" >&2
     status=1
@@ -77,7 +78,7 @@ export BERTH_SOCKET=$dir/berth.sock
 # start_daemon: run berthd in the background and wait until it is ready.
 start_daemon() {
   "$BERTHD" run --config /dev/null --data-dir "$dir/data" --socket "$BERTH_SOCKET" --http-listen 127.0.0.1:0 \
-    --containerd-cdi-dir "$dir/cdi" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
+    --containerd-cdi-dir "$dir/cdi" --containerd-cgroup-parent "$CGROUPS" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
   daemon=$!
   for _ in $(seq 150); do
     "$BERTH" status -o json 2>/dev/null | grep -q '"ready": 1,' && return
@@ -93,9 +94,9 @@ field() { sed -n 's/^ *"'"$2"'": "\{0,1\}\([^",]*\)"\{0,1\},\{0,1\}$/\1/p' "$1" 
 # cgroup_file CONTROLLER V1NAME V2NAME: path of a limit of the run's cgroup.
 cgroup_file() {
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
-    echo "/sys/fs/cgroup/berth/$run/$3"
+    echo "/sys/fs/cgroup$CGROUPS/$run/$3"
   else
-    echo "/sys/fs/cgroup/$1/berth/$run/$2"
+    echo "/sys/fs/cgroup/$1$CGROUPS/$run/$2"
   fi
 }
 

@@ -17,6 +17,9 @@ import (
 	"berth/workspace"
 )
 
+// cgroupParent keeps the containers of the tests apart from others on the host.
+const cgroupParent = "/berth-e2e"
+
 const patience = 30 * time.Second
 
 // daemon is a berthd with a data directory of its own, on the shared containerd.
@@ -71,7 +74,7 @@ func (d *daemon) log() string {
 func (d *daemon) commandLine() []string {
 	return append([]string{"run", "--config", "/dev/null", "--data-dir", d.data(), "--socket", d.socket(),
 		"--http-listen", "127.0.0.1:0", "--containerd-address", host.containerd, "--containerd-cdi-dir", filepath.Join(d.dir, "cdi"),
-		"--simulate-gpus", "A100-SXM4-80GB:8", "--log-level", "debug"}, d.args...)
+		"--containerd-cgroup-parent", cgroupParent, "--simulate-gpus", "A100-SXM4-80GB:8", "--log-level", "debug"}, d.args...)
 }
 
 // start runs the daemon without waiting for it.

@@ -76,7 +76,7 @@ func namespaces(t *testing.T) int {
 	seen := map[string]bool{}
 	for _, path := range all {
 		groups, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "..", "cgroup"))
-		if ns, err := os.Readlink(path); err == nil && strings.Contains(string(groups), ":/berth/") {
+		if ns, err := os.Readlink(path); err == nil && strings.Contains(string(groups), ":"+cgroupParent+"/") {
 			seen[ns] = true
 		}
 	}
@@ -96,7 +96,7 @@ func loops(t *testing.T) int {
 func cgroups(t *testing.T) int {
 	t.Helper()
 	n := 0
-	for _, pattern := range []string{"/sys/fs/cgroup/berth/*/cgroup.procs", "/sys/fs/cgroup/*/berth/*/cgroup.procs"} {
+	for _, pattern := range []string{"/sys/fs/cgroup" + cgroupParent + "/*/cgroup.procs", "/sys/fs/cgroup/*" + cgroupParent + "/*/cgroup.procs"} {
 		all, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 // pid is the container's first process, from its cgroup.
 func pid(t *testing.T, run string) int {
 	t.Helper()
-	for _, path := range []string{"/sys/fs/cgroup/pids/berth/" + run, "/sys/fs/cgroup/berth/" + run} {
+	for _, path := range []string{"/sys/fs/cgroup/pids" + cgroupParent + "/" + run, "/sys/fs/cgroup" + cgroupParent + "/" + run} {
 		raw, err := os.ReadFile(path + "/cgroup.procs")
 		if err != nil {
 			continue

@@ -45,7 +45,7 @@ func testMain(m *testing.M) int {
 	host.dir, host.bin = dir, filepath.Join(dir, "bin")
 	defer func() {
 		ctx := context.Background()
-		if err := containerd.Clear(ctx, filepath.Join(dir, "c"), "/berth"); err != nil {
+		if err := containerd.Clear(ctx, filepath.Join(dir, "c"), cgroupParent); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 		}
 		_ = os.RemoveAll(dir)
