@@ -1,61 +1,56 @@
 package state
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
 	"berth/workspace"
 )
 
-// eventRow is an event with its place in the ring.
+// eventRow holds the events of one entry, and its place in the ring.
 type eventRow struct {
-	Index uint64          `cbor:"1,keyasint"`
-	N     uint64          `cbor:"2,keyasint"`
-	Seq   uint64          `cbor:"3,keyasint"` // how many events came before it, ever
-	Event workspace.Event `cbor:"4,keyasint"`
+	Index  uint64            `cbor:"1,keyasint"`
+	Seq    uint64            `cbor:"2,keyasint"` // how many events came before these, ever
+	Events []workspace.Event `cbor:"3,keyasint"`
 }
 
 var events = table[eventRow]{name: "events", indexes: []index[eventRow]{
-	{name: "id", key: func(e *eventRow) []byte { return key(e.Index, e.N) }},
+	{name: "id", key: func(e *eventRow) []byte { return key(e.Index) }},
 }}
 
 // event notes that something happened.
 func (t *tx) event(e workspace.Event) {
-	if t.events == 0 {
-		t.seq = t.nextSeq()
-	}
-	row := &eventRow{Index: t.index, N: t.events, Seq: t.seq, Event: e}
-	t.events++
-	t.seq++
-	row.Event.ID = fmt.Sprintf("%d.%d", row.Index, row.N)
-	row.Event.At = t.at
-	row.Event.Principal = t.env.Principal
-	events.put(t, row)
+	e.ID = strconv.FormatUint(t.index, 10) + "." + strconv.Itoa(len(t.events))
+	e.At = t.at
+	e.Principal = t.env.Principal
+	t.events = append(t.events, e)
 }
 
-func (t *tx) nextSeq() uint64 {
+// keepEvents puts an entry's events in the ring and lets the oldest fall out.
+// Whole entries go, so that a little less than the ring may be kept.
+func (t *tx) keepEvents() {
+	if len(t.events) == 0 {
+		return
+	}
+	row := &eventRow{Index: t.index, Events: t.events}
 	if last, err := t.Last(events.name, "id"); err == nil && last != nil {
-		return last.(*eventRow).Seq + 1
+		row.Seq = last.(*eventRow).end()
 	}
-	return 0
+	var old []*eventRow
+	for first := range events.from(t.Txn, "id") {
+		if row.end()-first.Seq <= EventRing {
+			break
+		}
+		old = append(old, first)
+	}
+	events.put(t.Txn, row)
+	for _, e := range old {
+		events.delete(t.Txn, e)
+	}
 }
 
-// trimEvents lets the oldest fall out of the ring, once an entry's are in it.
-func (t *tx) trimEvents() {
-	var old []*eventRow
-	if t.events > 0 {
-		for first := range events.from(t.Txn, "id") {
-			if t.seq-first.Seq <= EventRing {
-				break
-			}
-			old = append(old, first)
-		}
-	}
-	for _, e := range old {
-		events.delete(t, e)
-	}
-}
+// end is the place of the event after these.
+func (e *eventRow) end() uint64 { return e.Seq + uint64(len(e.Events)) }
 
 // eventsFrom is the place in the ring of what follows an event's id.
 func eventsFrom(after string) (index, n uint64, err error) {

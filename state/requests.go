@@ -10,9 +10,9 @@ import (
 const (
 	requestsKept    = 10 * time.Minute
 	idempotencyKept = 24 * time.Hour
-	// prunedPerEntry bounds the cleaning one entry does. More than one, so that
-	// the table shrinks while every entry adds one.
-	prunedPerEntry = 4
+	// sweptPerEntry is how many outcomes an entry looks at for old ones. An entry
+	// adds two at most.
+	sweptPerEntry = 8
 )
 
 // outcome is what a request got, kept so that a retry or a second forward of it
@@ -26,7 +26,6 @@ type outcome struct {
 
 var outcomes = table[outcome]{name: "outcomes", indexes: []index[outcome]{
 	{name: "id", key: func(o *outcome) []byte { return key(o.ID) }},
-	{name: "until", key: func(o *outcome) []byte { return key(uint64(o.Until)) }},
 }}
 
 // recall answers a request that this log has seen before.
@@ -74,14 +73,22 @@ func (t *tx) remember(r Result) {
 	}
 }
 
+// forget looks at the next few outcomes, round and round through all of them,
+// and drops those whose time is over. That needs no index of times, and looks at
+// more than an entry adds, so that it comes round.
 func (t *tx) forget() {
 	var old []*outcome
-	for o := range outcomes.from(t, "until") {
-		if o.Until >= t.at.UnixMicro() || len(old) == prunedPerEntry {
+	looked, next := 0, ""
+	for o := range outcomes.from(t, "id", t.position.Sweep) {
+		if looked == sweptPerEntry {
+			next = o.ID
 			break
 		}
-		old = append(old, o)
+		if looked++; o.Until < t.at.UnixMicro() {
+			old = append(old, o)
+		}
 	}
+	t.position.Sweep = next
 	for _, o := range old {
 		outcomes.delete(t, o)
 	}

@@ -11,7 +11,6 @@ import (
 var runs = table[workspace.Run]{name: "runs", indexes: []index[workspace.Run]{
 	{name: "id", key: func(r *workspace.Run) []byte { return key(r.ID) }},
 	{name: "workspace", key: func(r *workspace.Run) []byte { return key(r.Workspace, r.ID) }},
-	{name: "instance", key: func(r *workspace.Run) []byte { return key(r.Instance, r.ID) }},
 	{name: "pending", key: func(r *workspace.Run) []byte {
 		return keyIf(r.Phase == workspace.PhasePending, r.ID)
 	}},

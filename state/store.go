@@ -66,29 +66,29 @@ func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
 	}
 	txn := s.db.Load().mem.Txn(true)
 	defer txn.Abort()
-	clock := meta.get(txn, "id", metaKey)
-	if clock == nil {
-		clock = &position{}
+	before := meta.get(txn, "id", metaKey)
+	if before == nil {
+		before = &position{}
 	}
-	if index <= clock.Index {
-		return Result{Index: clock.Index}, nil
+	if index <= before.Index {
+		return Result{Index: before.Index}, nil
 	}
-	at := max(clock.At, env.At)
-	tx := &tx{Txn: txn, env: env, index: index, at: time.UnixMicro(at).UTC()}
+	now := &position{Index: index, At: max(before.At, env.At), Sweep: before.Sweep}
+	tx := &tx{Txn: txn, env: env, index: index, at: time.UnixMicro(now.At).UTC(), position: now}
 	res := tx.run(cmd)
 	if res.Err != nil {
 		// Nothing of a refused command is kept; only its outcome is.
 		txn.Abort()
 		txn = s.db.Load().mem.Txn(true)
 		defer txn.Abort()
-		tx.Txn, tx.staged, tx.events = txn, nil, 0
+		tx.Txn, tx.staged, tx.events = txn, nil, nil
 	}
 	tx.remember(res)
-	tx.trimEvents()
 	if err := tx.flush(); err != nil {
 		panic(err.Error()) // as any schema error
 	}
-	meta.put(txn, &position{Index: index, At: at})
+	tx.keepEvents()
+	meta.put(txn, now)
 	txn.Commit()
 	return res, nil
 }
@@ -96,13 +96,13 @@ func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
 // tx is the application of one entry.
 type tx struct {
 	*memdb.Txn
-	env    Envelope
-	index  uint64
-	at     time.Time
-	events uint64 // events made by this entry so far
-	seq    uint64 // of its next event
-	result Result
-	staged []stagedRow
+	env      Envelope
+	index    uint64
+	at       time.Time
+	events   []workspace.Event // made by this entry so far
+	result   Result
+	staged   []stagedRow
+	position *position // after this entry
 }
 
 func (t *tx) run(cmd Command) Result {
@@ -131,7 +131,8 @@ func (t *tx) carryOut(cmd Command) error {
 // position is where in the log, and in time, the state is.
 type position struct {
 	Index uint64 `cbor:"1,keyasint"`
-	At    int64  `cbor:"2,keyasint"` // µs since 1970; never goes back
+	At    int64  `cbor:"2,keyasint"`           // µs since 1970; never goes back
+	Sweep string `cbor:"3,keyasint,omitempty"` // outcome at which the search for old ones goes on
 }
 
 const metaKey = "position"

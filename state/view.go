@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
@@ -106,9 +107,17 @@ func (v View) Runs(workspaceID, from string) iter.Seq[*workspace.Run] {
 		func(r *workspace.Run) bool { return r.Workspace == workspaceID })
 }
 
-// InstanceRuns are all runs of an instance, oldest first.
+// InstanceRuns are all runs of an instance, oldest first: each names the one it
+// replaces, so that a start needn't write another index.
 func (v View) InstanceRuns(id string) iter.Seq[*workspace.Run] {
-	return runs.each(v.txn, "instance", id)
+	var all []*workspace.Run
+	if inst := v.Instance(id); inst != nil {
+		for run := v.Run(inst.Run); run != nil; run = v.Run(run.Replaces) {
+			all = append(all, run)
+		}
+	}
+	slices.Reverse(all)
+	return slices.Values(all)
 }
 
 // AllRuns of the cluster, ended ones too.
@@ -153,9 +162,15 @@ func (v View) Events(after string) (iter.Seq[*workspace.Event], error) {
 		return nil, err
 	}
 	return func(yield func(*workspace.Event) bool) {
-		for row := range events.from(v.txn, "id", index, n) {
-			if !yield(&row.Event) {
-				return
+		for row := range events.from(v.txn, "id", index) {
+			skip := 0
+			if row.Index == index {
+				skip = int(min(n, uint64(len(row.Events)))) // #nosec G115 -- at most the length
+			}
+			for i := range row.Events[skip:] {
+				if !yield(&row.Events[skip+i]) {
+					return
+				}
 			}
 		}
 	}, nil
