@@ -1,0 +1,43 @@
+package state
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"berth/workspace"
+)
+
+// Outcomes that are kept long must not keep the search from those that are over.
+func TestOldOutcomesGoFromAmongYoungOnes(t *testing.T) {
+	s := New()
+	now := time.Unix(1_800_000_000, 0)
+	index := uint64(0)
+	put := func(by Caller) {
+		t.Helper()
+		index++
+		by.Role = workspace.RoleSystem
+		entry, err := Encode(&InitCluster{ID: "c", Name: "c", Workspace: "w"}, by, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Apply(index, entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 100 { // kept for a day
+		put(Caller{Idem: &IdempotencyKey{Scope: fmt.Sprintf("%03d", n), Body: "b"}})
+	}
+	put(Caller{RequestID: "zzz"}) // kept for 10 minutes, behind the others
+	now = now.Add(requestsKept + time.Minute)
+	for range 100/sweptPerEntry + 2 {
+		put(Caller{})
+	}
+	txn := s.db.Load().mem.Txn(false)
+	if outcomes.get(txn, "id", "zzz") != nil {
+		t.Error("an outcome whose time is over is still kept")
+	}
+	if outcomes.get(txn, "id", "key:042") == nil {
+		t.Error("an outcome was forgotten before its time")
+	}
+}
