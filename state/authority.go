@@ -31,11 +31,17 @@ func (t *tx) needMember(id string) (*workspace.Workspace, error) {
 		return w, nil
 	}
 	m := members.get(t, "id", id, t.env.Principal)
-	if m == nil {
+	if m == nil || !isMember(t.env.Role) {
 		// Who isn't a member doesn't learn that it exists.
 		return nil, workspace.Errorf(workspace.CodeNotFound, "there is no workspace %q", id)
 	}
 	return w, nil
+}
+
+// isMember: the role is one that memberships give. A node or a caller whose role
+// nobody has set is no member, whatever its name.
+func isMember(r workspace.Role) bool {
+	return r == workspace.RoleOwner || r == workspace.RoleAdmin || r == workspace.RoleMember
 }
 
 // needOwner is needMember for those who may change the workspace itself.

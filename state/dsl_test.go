@@ -116,7 +116,7 @@ func (w *world) command(l *line) (out string) {
 		return fmt.Sprintf("at index %d\n", w.store.View().Index())
 	case "again": // the last index once more, as after a restart
 		w.index--
-		return w.propose(&RaiseVersion{To: 99}, Caller{Role: workspace.RoleSystem})
+		return w.propose(&RaiseVersion{To: Version}, Caller{Role: workspace.RoleSystem})
 	case "member", "switch": // what no command does yet is written straight into the tables
 		w.poke(l)
 		return "ok\n"

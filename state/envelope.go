@@ -74,3 +74,12 @@ func decode(entry []byte) (Envelope, Command, error) {
 	}
 	return env, cmd, nil
 }
+
+// supported: a cluster that has moved on to behaviour this binary doesn't have
+// can't be followed by it.
+func supported(cmd Command) error {
+	if raise, ok := cmd.(*RaiseVersion); ok && raise.To > Version {
+		return fmt.Errorf("the cluster goes on to version %d, this binary supports up to %d: use a newer berthd", raise.To, Version)
+	}
+	return nil
+}

@@ -104,7 +104,7 @@ func (m *model) workspaces(t *rapid.T) {
 func (m *model) cluster(t *rapid.T) {
 	name := rapid.SampledFrom([]string{"shell", "mine", "Mine"}).Draw(t, "template")
 	cmd := rapid.SampledFrom([]Command{
-		&InitCluster{ID: "c2", Workspace: "w9"}, &RaiseVersion{To: uint64(m.ids % 4)}, &DeleteTemplate{Name: name},
+		&InitCluster{ID: "c2", Workspace: "w9"}, &RaiseVersion{To: uint64(m.ids % (Version + 1))}, &DeleteTemplate{Name: name},
 		&PutTemplate{Template: workspace.Template{Name: name, Image: "i", Kind: workspace.KindJob}},
 	}).Draw(t, "command")
 	m.do(t, cmd, m.caller(t, workspace.RoleSystem))

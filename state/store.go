@@ -61,6 +61,9 @@ type Result struct {
 // An entry at or below the last applied index is skipped.
 func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
 	env, cmd, err := decode(entry)
+	if err == nil {
+		err = supported(cmd)
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("apply index %d: %w", index, err)
 	}

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -40,6 +41,9 @@ func (t *Template) Validate() error {
 		if !envName.MatchString(e.Name) {
 			return InvalidField("env", "%q can't be the name of an environment variable", e.Name)
 		}
+	}
+	if t.VolumePath != "" && !path.IsAbs(t.VolumePath) {
+		return InvalidField("volume_path", "%q must be an absolute path", t.VolumePath)
 	}
 	full := t.Resources
 	full = (&ResourceRequest{}).Over(full)
@@ -162,7 +166,18 @@ func (t *Template) Render(values map[string]string) (spec RunSpec, public map[st
 			public[v.Name] = value
 		}
 	}
-	return t.fill(public), public, secrets, nil
+	spec = t.fill(public)
+	return spec, public, secrets, spec.validatePorts()
+}
+
+// validatePorts checks the numbers that values have given the ports.
+func (s *RunSpec) validatePorts() error {
+	for _, p := range s.Ports {
+		if n, err := strconv.Atoi(p.Number); err != nil || n < 1 || n > 65535 {
+			return InvalidField("ports."+p.Name, "%q is not a port: a number from 1 to 65535", p.Number)
+		}
+	}
+	return nil
 }
 
 func (t *Template) variableNames() string {
@@ -178,8 +193,13 @@ func (t *Template) variableNames() string {
 
 func (t *Template) fill(values map[string]string) RunSpec {
 	s := RunSpec{
-		Image: Expand(t.Image, values), VolumePath: t.VolumePath, Probe: t.Probe,
+		Image: Expand(t.Image, values), VolumePath: t.VolumePath,
 		StopGrace: t.StopGrace, Stoppable: t.Stoppable,
+	}
+	if t.Probe != nil {
+		probe := *t.Probe
+		probe.Port = Expand(probe.Port, values)
+		s.Probe = &probe
 	}
 	for _, arg := range t.Command {
 		s.Command = append(s.Command, Expand(arg, values))

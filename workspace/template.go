@@ -29,14 +29,20 @@ type Template struct {
 	VolumePath    string     `json:"volume_path,omitempty"`
 	Probe         *Probe     `json:"probe,omitempty"`
 	Resources     Resources  `json:"resources"` // defaults of an instance that names none
-	Kind          RunKind    `json:"kind"`
-	Stoppable     bool       `json:"stoppable"`
+	Kind          RunKind    `json:"kind" doc:"interactive when absent"`
+	Stoppable     bool       `json:"stoppable" doc:"true when absent"`
 	StoragePolicy string     `json:"storage_policy,omitempty"`
-	StopGrace     int        `json:"stop_grace_seconds"` // 0 to 600
+	StopGrace     int        `json:"stop_grace_seconds" doc:"0 to 600; 30 when absent"`
 	BuiltIn       bool       `json:"built_in"`
 	CreatedAt     time.Time  `json:"created_at"`
 	UpdatedAt     time.Time  `json:"updated_at"`
 	ModifyIndex   uint64     `json:"modify_index"`
+}
+
+// DefaultTemplate has what a template gets where its author says nothing: its
+// JSON is read over it.
+func DefaultTemplate() Template {
+	return Template{Kind: KindInteractive, Stoppable: true, StopGrace: DefaultStopGrace}
 }
 
 // EnvVar is one environment variable; ${name} in Value is a template variable.
