@@ -10,7 +10,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The version is stamped by us: Go's own stamp fails where git refuses a
 # checkout that another user owns.
-GO_BUILD := go build -buildvcs=false -ldflags '-X main.version=$(VERSION)'
+GO_BUILD := go build -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := build/tools/golangci-lint-$(GOLANGCI_VERSION)
 

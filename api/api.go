@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -60,7 +61,7 @@ type Config struct {
 	Log     *slog.Logger
 	// Explain says where a pending run would go now, or why nowhere. A run
 	// without an id is only a question.
-	Explain func(view state.View, run *workspace.Run) Placement
+	Explain func(view state.View, run *workspace.Run) workspace.Placement
 	Metrics http.Handler // serves /metrics; nil: the path is unknown
 }
 
@@ -70,7 +71,7 @@ type API struct {
 	version string
 	nodeID  string
 	log     *slog.Logger
-	explain func(state.View, *workspace.Run) Placement
+	explain func(state.View, *workspace.Run) workspace.Placement
 
 	socket, public http.Handler
 	openapi        []byte
@@ -120,6 +121,9 @@ func nativeConfig(version string) huma.Config {
 	c.FieldsOptionalByDefault = true
 	c.RejectUnknownQueryParameters = true
 	c.Transformers = []huma.Transformer{problemTransformer}
+	// Described as what they hold: their own shape is not what is sent.
+	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[workspace.Optional[string]](), reflect.TypeFor[*string]())
+	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[templateBody](), reflect.TypeFor[workspace.Template]())
 	return c
 }
 

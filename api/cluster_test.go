@@ -171,11 +171,11 @@ func newRig(t testing.TB) *rig {
 	return &rig{testCluster: c, api: a}
 }
 
-func explainTest(_ state.View, run *workspace.Run) Placement {
+func explainTest(_ state.View, run *workspace.Run) workspace.Placement {
 	if run.Resources.GPUCount > 1 {
-		return Placement{Reason: "gpu_count_impossible", Message: "no node has 2 GPUs, the most on one node is 1", Final: true}
+		return workspace.Placement{Reason: "gpu_count_impossible", Message: "no node has 2 GPUs, the most on one node is 1", Final: true}
 	}
-	return Placement{Fits: true, Node: nodeID, Message: "it fits on host1"}
+	return workspace.Placement{Fits: true, Node: nodeID, Message: "it fits on host1"}
 }
 
 func demoTemplate() workspace.Template {

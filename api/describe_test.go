@@ -65,6 +65,9 @@ func TestOpenAPI(t *testing.T) {
 		!strings.Contains(string(doc.Components.Schemas["WorkspaceChange"].Properties["name"]), "null") {
 		t.Errorf("WorkspaceChange.name %s", doc.Components.Schemas["WorkspaceChange"].Properties["name"])
 	}
+	if _, twice := doc.Components.Schemas["TemplateBody"]; twice {
+		t.Error("a template is described twice")
+	}
 	if strings.Contains(string(r.ask("GET", "status", "").body), "$schema") {
 		t.Error("answers have $schema")
 	}
@@ -101,9 +104,9 @@ func TestHealth(t *testing.T) {
 // A panic becomes an answer, and the next request is served.
 func TestPanic(t *testing.T) {
 	r := newRig(t)
-	r.api.explain = func(state.View, *workspace.Run) Placement { panic("boom") }
+	r.api.explain = func(state.View, *workspace.Run) workspace.Placement { panic("boom") }
 	refused(t, r.ask("POST", "placements:dry-run", `{}`), 500, workspace.CodeInternal, "its log says more")
-	decode[Status](t, r.ask("GET", "status", ""), 200)
+	decode[workspace.Overview](t, r.ask("GET", "status", ""), 200)
 }
 
 func TestEveryCodeHasAStatus(t *testing.T) {

@@ -9,19 +9,12 @@ import (
 	"berth/workspace"
 )
 
-// Version of a daemon.
-type Version struct {
-	Version        string `json:"version"`
-	GoVersion      string `json:"go_version"`
-	ClusterVersion uint64 `json:"cluster_version"` // the newest behaviour it supports
-}
-
 // registerHealth puts in the endpoints that ask for no caller.
 func (a *API) registerHealth(mux *http.ServeMux, metrics http.Handler) {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, map[string]string{"status": "alive"}) })
 	mux.HandleFunc("GET /readyz", a.serveReady)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, Version{Version: a.version, GoVersion: goruntime.Version(), ClusterVersion: state.Version})
+		writeJSON(w, workspace.VersionInfo{Version: a.version, GoVersion: goruntime.Version(), ClusterVersion: state.Version})
 	})
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)

@@ -19,13 +19,6 @@ import (
 	"berth/workspace"
 )
 
-// Image is one image on one node.
-type Image struct {
-	Node     string `json:"node" doc:"id"`
-	NodeName string `json:"node_name"`
-	workspace.NodeImage
-}
-
 type listImagesInput struct {
 	Paging
 	Node string `query:"node" doc:"id or host name"`
@@ -74,7 +67,7 @@ func archiveBody(op *huma.Operation) {
 		Content: map[string]*huma.MediaType{"application/x-tar": binary(), "application/octet-stream": binary()}}
 }
 
-func (a *API) listImages(ctx context.Context, in *listImagesInput) (*pageAnswer[Image], error) {
+func (a *API) listImages(ctx context.Context, in *listImagesInput) (*pageAnswer[workspace.ImageOnNode], error) {
 	r, err := a.reader(ctx, in.Reading)
 	if err != nil {
 		return nil, err
@@ -90,20 +83,20 @@ func (a *API) listImages(ctx context.Context, in *listImagesInput) (*pageAnswer[
 	return paged(a, r, "images", &in.Paging, r.images(only), imageKey)
 }
 
-func imageKey(i *Image) string { return i.Node + " " + i.Reference }
+func imageKey(i *workspace.ImageOnNode) string { return i.Node + " " + i.Reference }
 
 // images of one node or of all, in the order of their keys.
-func (r *reader) images(only string) iter.Seq[*Image] {
-	return func(yield func(*Image) bool) {
+func (r *reader) images(only string) iter.Seq[*workspace.ImageOnNode] {
+	return func(yield func(*workspace.ImageOnNode) bool) {
 		for n := range r.Nodes() {
 			if only != "" && n.ID != only {
 				continue
 			}
-			rows := make([]*Image, 0, len(n.Images))
+			rows := make([]*workspace.ImageOnNode, 0, len(n.Images))
 			for _, i := range n.Images {
-				rows = append(rows, &Image{Node: n.ID, NodeName: n.Name, NodeImage: i})
+				rows = append(rows, &workspace.ImageOnNode{Node: n.ID, NodeName: n.Name, NodeImage: i})
 			}
-			slices.SortFunc(rows, func(x, y *Image) int { return strings.Compare(imageKey(x), imageKey(y)) })
+			slices.SortFunc(rows, func(x, y *workspace.ImageOnNode) int { return strings.Compare(imageKey(x), imageKey(y)) })
 			for _, row := range rows {
 				if !yield(row) {
 					return

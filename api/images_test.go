@@ -101,9 +101,9 @@ func TestImportStreams(t *testing.T) {
 	if len(got.Items) != 1 || got.Items[0].Reference != "mine:v1" || agent.read.Load() != 4<<20 {
 		t.Errorf("imported %+v of %d bytes", got, agent.read.Load())
 	}
-	list := decode[page[Image]](t, r.ask("GET", "images?node=host1", ""), 200)
-	want := &Image{Node: nodeID, NodeName: "host1", NodeImage: *got.Items[0]}
-	if diff := cmp.Diff([]*Image{want}, list.Items); diff != "" {
+	list := decode[page[workspace.ImageOnNode]](t, r.ask("GET", "images?node=host1", ""), 200)
+	want := &workspace.ImageOnNode{Node: nodeID, NodeName: "host1", NodeImage: *got.Items[0]}
+	if diff := cmp.Diff([]*workspace.ImageOnNode{want}, list.Items); diff != "" {
 		t.Error(diff)
 	}
 }

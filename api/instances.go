@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -11,29 +10,9 @@ import (
 	"berth/workspace"
 )
 
-// NewInstance is the body that asks for an instance.
-type NewInstance struct {
-	Workspace     string                    `json:"workspace,omitempty" doc:"id or slug"`
-	Project       string                    `json:"project,omitempty"`
-	Name          string                    `json:"name" required:"true" doc:"a DNS label of at most 60 characters, unique in its workspace"`
-	Description   string                    `json:"description,omitempty"`
-	Template      TemplateChoice            `json:"template" required:"true"`
-	Resources     workspace.ResourceRequest `json:"resources,omitzero" doc:"what is absent comes from the template"`
-	StoragePolicy string                    `json:"storage_policy,omitempty"`
-	ToBeDeletedAt time.Time                 `json:"to_be_deleted_at,omitzero"`
-	FailoverAfter int                       `json:"failover_after_seconds,omitempty" minimum:"0"`
-	Start         *bool                     `json:"start,omitempty" doc:"true when absent"`
-}
-
-// TemplateChoice is a template with values for its variables, secret ones too.
-type TemplateChoice struct {
-	Name      string            `json:"name" required:"true"`
-	Variables map[string]string `json:"variables,omitempty"`
-}
-
 type createInstanceInput struct {
 	WorkspaceHeader string `header:"X-Berth-Workspace"`
-	Body            NewInstance
+	Body            workspace.NewInstance
 }
 
 type listInstancesInput struct {
@@ -81,7 +60,7 @@ func (a *API) createInstance(ctx context.Context, in *createInstanceInput) (*obj
 
 // creation is the command that makes an instance: its template rendered, its
 // secrets sealed, its image's digest pinned.
-func (a *API) creation(r *reader, w *workspace.Workspace, b *NewInstance) (*state.CreateInstance, error) {
+func (a *API) creation(r *reader, w *workspace.Workspace, b *workspace.NewInstance) (*state.CreateInstance, error) {
 	t := r.Template(b.Template.Name)
 	if t == nil {
 		return nil, workspace.InvalidField("template.name", "there is no template %q: berth template ls shows them", b.Template.Name)

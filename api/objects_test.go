@@ -79,6 +79,16 @@ func TestTemplates(t *testing.T) {
 	if put.Name != "mine" || put.Kind != workspace.KindInteractive || len(put.Variables) != 0 {
 		t.Errorf("put %+v", put)
 	}
+	put = decode[workspace.Template](t, r.ask("PUT", "templates/mine", `{"image":"demo"}`), 200)
+	if put.Kind != workspace.KindInteractive || !put.Stoppable || put.StopGrace != 30 {
+		t.Errorf("what is absent: %+v", put)
+	}
+	put = decode[workspace.Template](t, r.ask("PUT", "templates/mine", `{"image":"demo","stoppable":false,"stop_grace_seconds":0}`), 200)
+	if put.Stoppable || put.StopGrace != 0 {
+		t.Errorf("what is there: %+v", put)
+	}
+	refused(t, r.ask("PUT", "templates/mine", `{"image":"demo","kind":"service"}`), 422, workspace.CodeInvalid, "kind")
+	refused(t, r.ask("PUT", "templates/mine", `{"image":"demo","imgae":"demo"}`), 422, workspace.CodeInvalid, "imgae: unexpected property")
 	refused(t, r.ask("PUT", "templates/mine", body[:8]+`"other`+body[13:]), 422, workspace.CodeInvalid, "in the path")
 	refused(t, r.ask("PUT", "templates/demo", `{"image":"demo","kind":"job"}`), 409, workspace.CodeConflict, "comes with berth")
 	refused(t, r.ask("POST", "templates", `{"name":"x","image":"demo","kind":"job","command":["${y}"]}`), 422, workspace.CodeInvalid, "${y}")
@@ -125,23 +135,23 @@ func TestNodesAndDevices(t *testing.T) {
 func TestExplainAndDryRun(t *testing.T) {
 	r := newRig(t)
 	inst := r.instance("one")
-	why := decode[Explanation](t, r.ask("GET", "instances/one/explain", ""), 200)
-	want := Explanation{
+	why := decode[workspace.Explanation](t, r.ask("GET", "instances/one/explain", ""), 200)
+	want := workspace.Explanation{
 		Instance: inst.ID, Name: "one", Status: workspace.StatusPending, Reason: inst.Reason, Message: inst.Message, Since: inst.Since,
-		Run: inst.Run, Phase: workspace.PhasePending, Placement: &Placement{Fits: true, Node: nodeID, Message: "it fits on host1"},
+		Run: inst.Run, Phase: workspace.PhasePending, Placement: &workspace.Placement{Fits: true, Node: nodeID, Message: "it fits on host1"},
 	}
 	if diff := cmp.Diff(want, why); diff != "" {
 		t.Error(diff)
 	}
 	r.place(inst.Run)
-	if why = decode[Explanation](t, r.ask("GET", "instances/one/explain", ""), 200); why.Placement != nil || why.Phase != workspace.PhaseAssigned {
+	if why = decode[workspace.Explanation](t, r.ask("GET", "instances/one/explain", ""), 200); why.Placement != nil || why.Phase != workspace.PhaseAssigned {
 		t.Errorf("of a placed run: %+v", why)
 	}
 	dry := func(body string) answer { return r.ask("POST", "placements:dry-run", body) }
-	if p := decode[Placement](t, dry(`{"template":"demo"}`), 200); !p.Fits {
+	if p := decode[workspace.Placement](t, dry(`{"template":"demo"}`), 200); !p.Fits {
 		t.Errorf("demo: %+v", p)
 	}
-	if p := decode[Placement](t, dry(`{"template":"demo","resources":{"gpu_count":2}}`), 200); p.Fits || !p.Final || p.Reason != "gpu_count_impossible" {
+	if p := decode[workspace.Placement](t, dry(`{"template":"demo","resources":{"gpu_count":2}}`), 200); p.Fits || !p.Final || p.Reason != "gpu_count_impossible" {
 		t.Errorf("2 GPUs: %+v", p)
 	}
 	refused(t, dry(`{"template":"nope"}`), 422, workspace.CodeInvalid, "berth template ls")
@@ -154,18 +164,19 @@ func TestStatus(t *testing.T) {
 	r.instance("two")
 	r.place(inst.Run)
 	r.report(workspace.Report{Health: []workspace.DeviceHealth{{Device: gpuUUID, Health: gpu.Unhealthy, Reason: "xid_79", Message: "fell off the bus"}}})
-	s := decode[Status](t, r.ask("GET", "status", ""), 200)
-	want := Status{
+	s := decode[workspace.Overview](t, r.ask("GET", "status", ""), 200)
+	want := workspace.Overview{
 		Cluster: s.Cluster, Server: nodeID, Version: "1.2.3", Leader: nodeID, Term: 3, Index: r.index,
-		Nodes: NodeCounts{Total: 1, Ready: 1}, Devices: map[string]int{"held": 1, "unhealthy": 1},
+		Nodes: workspace.NodeCounts{Total: 1, Ready: 1}, Devices: map[string]int{"held": 1, "unhealthy": 1},
 		Runs: map[string]int{"pending": 1, "assigned": 1}, Instances: map[string]int{"PENDING": 2}, Workspaces: 1,
-		Warnings: []string{"the clock is unsynchronised", "GPU " + gpuUUID + " is not usable (xid_79): fell off the bus"},
+		Warnings: []string{"the clock is unsynchronised", "node host1: its GPUs are SIMULATED, there is no hardware behind them",
+			"GPU " + gpuUUID + " is not usable (xid_79): fell off the bus"},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
 	}
 	r.report(workspace.Report{Ready: &workspace.Readiness{Reason: "runtime_unavailable", Message: "containerd is gone"}})
-	s = decode[Status](t, r.ask("GET", "status", ""), 200)
+	s = decode[workspace.Overview](t, r.ask("GET", "status", ""), 200)
 	if s.Nodes.Ready != 0 || !strings.Contains(strings.Join(s.Warnings, "\n"), "host1 is not ready (runtime_unavailable): containerd is gone") {
 		t.Errorf("status %+v", s)
 	}

@@ -2,43 +2,13 @@ package api
 
 import (
 	"context"
-	"time"
 
 	"berth/workspace"
 )
 
-// Placement is where a run would go now, or why nowhere.
-type Placement struct {
-	Fits    bool                  `json:"fits"`
-	Node    string                `json:"node,omitempty" doc:"id"`
-	Devices []workspace.Allotment `json:"devices,omitempty"`
-	Reason  string                `json:"reason,omitempty" doc:"such as waiting_for_gpu; empty when it fits"`
-	Message string                `json:"message"`
-	Final   bool                  `json:"final,omitempty" doc:"no node could ever run it"`
-}
+type dryRunInput struct{ Body workspace.DryRun }
 
-// Explanation says why an instance is as it is.
-type Explanation struct {
-	Instance  string           `json:"instance"`
-	Name      string           `json:"name"`
-	Status    workspace.Status `json:"status"`
-	Reason    string           `json:"reason"`
-	Message   string           `json:"message"`
-	Since     time.Time        `json:"since"`
-	Run       string           `json:"run,omitempty"`
-	Phase     workspace.Phase  `json:"phase,omitempty" doc:"of its run"`
-	Placement *Placement       `json:"placement,omitempty" doc:"of a pending run: would it fit now?"`
-}
-
-// DryRun is the body that asks whether a run would find a place now.
-type DryRun struct {
-	Template  string                    `json:"template,omitempty"`
-	Resources workspace.ResourceRequest `json:"resources,omitzero" doc:"what is absent comes from the template"`
-}
-
-type dryRunInput struct{ Body DryRun }
-
-func (a *API) explainInstance(ctx context.Context, in *instanceInput) (*object[Explanation], error) {
+func (a *API) explainInstance(ctx context.Context, in *instanceInput) (*object[workspace.Explanation], error) {
 	r, err := a.reader(ctx, in.Reading)
 	if err != nil {
 		return nil, err
@@ -47,7 +17,7 @@ func (a *API) explainInstance(ctx context.Context, in *instanceInput) (*object[E
 	if err != nil {
 		return nil, err
 	}
-	why := &Explanation{
+	why := &workspace.Explanation{
 		Instance: inst.ID, Name: inst.Name, Status: inst.Status, Reason: inst.Reason, Message: inst.Message,
 		Since: inst.Since, Run: inst.Run,
 	}
@@ -58,10 +28,10 @@ func (a *API) explainInstance(ctx context.Context, in *instanceInput) (*object[E
 			why.Placement = &p
 		}
 	}
-	return &object[Explanation]{Meta: r.metaOf(inst.ModifyIndex), Body: why}, nil
+	return &object[workspace.Explanation]{Meta: r.metaOf(inst.ModifyIndex), Body: why}, nil
 }
 
-func (a *API) dryRun(ctx context.Context, in *dryRunInput) (*object[Placement], error) {
+func (a *API) dryRun(ctx context.Context, in *dryRunInput) (*object[workspace.Placement], error) {
 	r, err := a.reader(ctx, Reading{})
 	if err != nil {
 		return nil, err
@@ -79,5 +49,5 @@ func (a *API) dryRun(ctx context.Context, in *dryRunInput) (*object[Placement], 
 		return nil, err
 	}
 	p := a.explain(r.View, &workspace.Run{Phase: workspace.PhasePending, Resources: resources})
-	return &object[Placement]{Meta: r.meta(), Body: &p}, nil
+	return &object[workspace.Placement]{Meta: r.meta(), Body: &p}, nil
 }

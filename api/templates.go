@@ -19,11 +19,20 @@ type templateInput struct {
 	Reading
 }
 
-type createTemplateInput struct{ Body workspace.Template }
+// templateBody is a template as its author writes it: what is absent has its
+// default, which a zero value can't tell from what was said.
+type templateBody struct{ workspace.Template }
+
+func (b *templateBody) UnmarshalJSON(text []byte) error {
+	b.Template = workspace.DefaultTemplate()
+	return json.Unmarshal(text, &b.Template)
+}
+
+type createTemplateInput struct{ Body templateBody }
 
 type putTemplateInput struct {
 	Name string `path:"name"`
-	Body workspace.Template
+	Body templateBody
 }
 
 type deleteTemplateInput struct {
@@ -45,10 +54,11 @@ func (a *API) createTemplate(ctx context.Context, in *createTemplateInput) (*obj
 	if err != nil {
 		return nil, err
 	}
-	if old := r.Template(in.Body.Name); old != nil && !sameTemplate(*old, in.Body) {
+	t := &in.Body.Template
+	if old := r.Template(t.Name); old != nil && !sameTemplate(*old, *t) {
 		return nil, workspace.Errorf(workspace.CodeExists, "template %q exists: choose another name, or replace it (PUT)", old.Name)
 	}
-	return a.writeTemplate(ctx, &in.Body)
+	return a.writeTemplate(ctx, t)
 }
 
 // sameTemplate compares what their authors wrote.
@@ -62,13 +72,14 @@ func sameTemplate(x, y workspace.Template) bool {
 }
 
 func (a *API) putTemplate(ctx context.Context, in *putTemplateInput) (*object[workspace.Template], error) {
-	if in.Body.Name == "" {
-		in.Body.Name = in.Name
+	t := &in.Body.Template
+	if t.Name == "" {
+		t.Name = in.Name
 	}
-	if in.Body.Name != in.Name {
-		return nil, workspace.InvalidField("name", "is %q in the body and %q in the path", in.Body.Name, in.Name)
+	if t.Name != in.Name {
+		return nil, workspace.InvalidField("name", "is %q in the body and %q in the path", t.Name, in.Name)
 	}
-	return a.writeTemplate(ctx, &in.Body)
+	return a.writeTemplate(ctx, t)
 }
 
 func (a *API) writeTemplate(ctx context.Context, t *workspace.Template) (*object[workspace.Template], error) {

@@ -2,10 +2,8 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/http"
-	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -13,45 +11,7 @@ import (
 	"berth/workspace"
 )
 
-// NewWorkspace is the body that asks for a workspace.
-type NewWorkspace struct {
-	Name        *string              `json:"name,omitempty"`
-	Slug        string               `json:"slug,omitempty" doc:"made of the name when absent"`
-	Description string               `json:"description,omitempty"`
-	Settings    json.RawMessage      `json:"settings,omitempty" doc:"a JSON object of at most 64 KiB"`
-	Plan        workspace.Plan       `json:"plan,omitempty" enum:"basic,pro,scale,enterprise" default:"scale"`
-	Retention   *workspace.Retention `json:"data_retention,omitempty"`
-}
-
-// WorkspaceChange is the body that changes a workspace: what is absent stays.
-type WorkspaceChange struct {
-	Name              optional[string]     `json:"name,omitempty" doc:"null takes the name away"`
-	Description       *string              `json:"description,omitempty"`
-	Settings          json.RawMessage      `json:"settings,omitempty" doc:"replaced whole"`
-	Retention         *workspace.Retention `json:"data_retention,omitempty"`
-	MaxConcurrentRuns *int                 `json:"max_concurrent_runs,omitempty"`
-}
-
-// optional is a value that can be absent, null or there.
-type optional[T any] struct {
-	set   bool
-	value *T // nil: null
-}
-
-// UnmarshalJSON is called only when the value isn't absent.
-func (o *optional[T]) UnmarshalJSON(b []byte) error {
-	o.set = true
-	return json.Unmarshal(b, &o.value)
-}
-
-// Schema describes it as T or null.
-func (optional[T]) Schema(r huma.Registry) *huma.Schema {
-	s := huma.SchemaFromType(r, reflect.TypeFor[T]())
-	s.Nullable = true
-	return s
-}
-
-type createWorkspaceInput struct{ Body NewWorkspace }
+type createWorkspaceInput struct{ Body workspace.NewWorkspace }
 
 type workspaceInput struct {
 	Target
@@ -61,7 +21,7 @@ type workspaceInput struct {
 type updateWorkspaceInput struct {
 	Target
 	IfMatch string `header:"If-Match" doc:"an ETag: refuse when it was changed since"`
-	Body    WorkspaceChange
+	Body    workspace.WorkspaceChange
 }
 
 func (a *API) registerWorkspaces(h huma.API) {
@@ -115,7 +75,7 @@ func (a *API) updateWorkspace(ctx context.Context, in *updateWorkspaceInput) (*o
 	}
 	b := &in.Body
 	if _, err := a.propose(ctx, &state.UpdateWorkspace{
-		ID: id, Name: b.Name.value, ClearName: b.Name.set && b.Name.value == nil, Description: b.Description,
+		ID: id, Name: b.Name.Value, ClearName: b.Name.Set && b.Name.Value == nil, Description: b.Description,
 		Settings: b.Settings, Retention: b.Retention, MaxConcurrentRuns: b.MaxConcurrentRuns, IfIndex: index,
 	}); err != nil {
 		return nil, err

@@ -60,19 +60,27 @@ func TestRequests(t *testing.T) {
 		call func(ctx context.Context, c *Client) error
 	}{
 		{`POST /berth/v1/workspaces {"name":"n"}`, func(ctx context.Context, c *Client) error {
-			_, err := c.CreateWorkspace(ctx, NewWorkspace{Name: &name})
+			_, err := c.CreateWorkspace(ctx, workspace.NewWorkspace{Name: &name})
 			return err
 		}},
 		{`GET /berth/v1/workspaces/a%2Fb`, func(ctx context.Context, c *Client) error { _, err := c.Workspace(ctx, "a/b"); return err }},
-		{`PATCH /berth/v1/workspaces/w {"max_concurrent_runs":4,"name":null}`, func(ctx context.Context, c *Client) error {
-			_, err := c.UpdateWorkspace(ctx, "w", WorkspaceChange{ClearName: true, MaxConcurrentRuns: &four})
+		{`PATCH /berth/v1/workspaces/w {"name":null,"max_concurrent_runs":4}`, func(ctx context.Context, c *Client) error {
+			_, err := c.UpdateWorkspace(ctx, "w", workspace.WorkspaceChange{Name: workspace.Optional[string]{Set: true}, MaxConcurrentRuns: &four}, 0)
+			return err
+		}},
+		{`PATCH /berth/v1/workspaces/w {"name":"n"}`, func(ctx context.Context, c *Client) error {
+			_, err := c.UpdateWorkspace(ctx, "w", workspace.WorkspaceChange{Name: workspace.Optional[string]{Set: true, Value: &name}}, 0)
+			return err
+		}},
+		{`PATCH /berth/v1/workspaces/w {}`, func(ctx context.Context, c *Client) error {
+			_, err := c.UpdateWorkspace(ctx, "w", workspace.WorkspaceChange{}, 0)
 			return err
 		}},
 		{`POST /berth/v1/workspaces/w/archive`, func(ctx context.Context, c *Client) error { _, err := c.ArchiveWorkspace(ctx, "w"); return err }},
 		{`DELETE /berth/v1/templates/t`, func(ctx context.Context, c *Client) error { return c.DeleteTemplate(ctx, "t") }},
 		{`GET /berth/v1/templates/t`, func(ctx context.Context, c *Client) error { _, err := c.Template(ctx, "t"); return err }},
 		{`POST /berth/v1/instances {"name":"i","template":{"name":"t","variables":{"k":"v"}},"start":false}`, func(ctx context.Context, c *Client) error {
-			_, err := c.CreateInstance(ctx, NewInstance{Name: "i", Template: TemplateChoice{Name: "t", Variables: map[string]string{"k": "v"}}, Start: &start})
+			_, err := c.CreateInstance(ctx, workspace.NewInstance{Name: "i", Template: workspace.TemplateChoice{Name: "t", Variables: map[string]string{"k": "v"}}, Start: &start})
 			return err
 		}},
 		{`GET /berth/v1/instances/i`, func(ctx context.Context, c *Client) error { _, err := c.Instance(ctx, "i"); return err }},
@@ -90,7 +98,10 @@ func TestRequests(t *testing.T) {
 			_, err := c.InstanceRuns(ctx, "i", ListOptions{})
 			return err
 		}},
-		{`POST /berth/v1/placements:dry-run {"template":"t"}`, func(ctx context.Context, c *Client) error { _, err := c.DryRun(ctx, DryRun{Template: "t"}); return err }},
+		{`POST /berth/v1/placements:dry-run {"template":"t"}`, func(ctx context.Context, c *Client) error {
+			_, err := c.DryRun(ctx, workspace.DryRun{Template: "t"})
+			return err
+		}},
 		{`DELETE /berth/v1/images?node=h&reference=demo%3Alatest`, func(ctx context.Context, c *Client) error { return c.RemoveImage(ctx, "demo:latest", "h") }},
 		{`POST /berth/v1/images?name=x archive`, func(ctx context.Context, c *Client) error {
 			_, err := c.ImportImage(ctx, strings.NewReader("archive"), ImportOptions{Name: "x"}, nil)
@@ -131,7 +142,7 @@ func TestIfMatch(t *testing.T) {
 	c := daemon(func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, 412, workspace.CodeTooOld, "If-Match "+r.Header.Get("If-Match"))
 	}).client(t, Options{})
-	_, err := c.UpdateWorkspace(t.Context(), "w", WorkspaceChange{IfIndex: 12})
+	_, err := c.UpdateWorkspace(t.Context(), "w", workspace.WorkspaceChange{}, 12)
 	if workspace.CodeOf(err) != workspace.CodeTooOld || !strings.Contains(err.Error(), `If-Match "12"`) {
 		t.Error(err)
 	}
@@ -175,7 +186,7 @@ func TestRetries(t *testing.T) {
 		fmt.Fprint(w, `{"id":"w1"}`)
 	})
 	c := d.client(t, Options{})
-	w, err := c.CreateWorkspace(WithIdempotencyKey(t.Context(), "k"), NewWorkspace{Slug: "s"})
+	w, err := c.CreateWorkspace(WithIdempotencyKey(t.Context(), "k"), workspace.NewWorkspace{Slug: "s"})
 	if err != nil || w.ID != "w1" || cmp.Diff([]string{`k{"slug":"s"}`, `k{"slug":"s"}`, `k{"slug":"s"}`}, keys) != "" {
 		t.Errorf("%v, %v after %q", w, err, keys)
 	}
@@ -298,7 +309,7 @@ func TestOverASocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(Version{Version: "9"})
+		_ = json.NewEncoder(w).Encode(workspace.VersionInfo{Version: "9"})
 	})}}
 	s.Start()
 	defer s.Close()

@@ -11,13 +11,13 @@ import (
 )
 
 // Status of the cluster as this daemon sees it.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
-	return one[Status](ctx, c, request{method: http.MethodGet, path: "/status"})
+func (c *Client) Status(ctx context.Context) (*workspace.Overview, error) {
+	return one[workspace.Overview](ctx, c, request{method: http.MethodGet, path: "/status"})
 }
 
 // Version of the daemon.
-func (c *Client) Version(ctx context.Context) (*Version, error) {
-	return one[Version](ctx, c, request{method: http.MethodGet, path: "/version", root: true})
+func (c *Client) Version(ctx context.Context) (*workspace.VersionInfo, error) {
+	return one[workspace.VersionInfo](ctx, c, request{method: http.MethodGet, path: "/version", root: true})
 }
 
 // Nodes in order of id.
@@ -41,8 +41,8 @@ func (c *Client) Device(ctx context.Context, uuid string) (*gpu.Device, error) {
 }
 
 // Images that the nodes have, a row for each node that has one.
-func (c *Client) Images(ctx context.Context, o ListOptions) (*Page[Image], error) {
-	return list[Image](ctx, c, "/images", o)
+func (c *Client) Images(ctx context.Context, o ListOptions) (*Page[workspace.ImageOnNode], error) {
+	return list[workspace.ImageOnNode](ctx, c, "/images", o)
 }
 
 // ImportOptions of an image archive.

@@ -11,7 +11,7 @@ import (
 )
 
 // CreateInstance makes an instance and, unless told otherwise, starts it.
-func (c *Client) CreateInstance(ctx context.Context, n NewInstance) (*workspace.Instance, error) {
+func (c *Client) CreateInstance(ctx context.Context, n workspace.NewInstance) (*workspace.Instance, error) {
 	return one[workspace.Instance](ctx, c, request{method: http.MethodPost, path: "/instances", body: n})
 }
 
@@ -51,13 +51,13 @@ func (c *Client) DeleteInstance(ctx context.Context, ref string) (*workspace.Ins
 }
 
 // Explain says why an instance is as it is.
-func (c *Client) Explain(ctx context.Context, ref string) (*Explanation, error) {
-	return one[Explanation](ctx, c, request{method: http.MethodGet, path: path("instances", ref, "explain")})
+func (c *Client) Explain(ctx context.Context, ref string) (*workspace.Explanation, error) {
+	return one[workspace.Explanation](ctx, c, request{method: http.MethodGet, path: path("instances", ref, "explain")})
 }
 
 // DryRun says whether a run would find a place now.
-func (c *Client) DryRun(ctx context.Context, d DryRun) (*Placement, error) {
-	return one[Placement](ctx, c, request{method: http.MethodPost, path: "/placements:dry-run", body: d})
+func (c *Client) DryRun(ctx context.Context, d workspace.DryRun) (*workspace.Placement, error) {
+	return one[workspace.Placement](ctx, c, request{method: http.MethodPost, path: "/placements:dry-run", body: d})
 }
 
 // Runs of a workspace, oldest first.

@@ -12,7 +12,7 @@ import (
 // A workspace, node or instance is named by its id, or by its slug or name.
 
 // CreateWorkspace makes a workspace.
-func (c *Client) CreateWorkspace(ctx context.Context, n NewWorkspace) (*workspace.Workspace, error) {
+func (c *Client) CreateWorkspace(ctx context.Context, n workspace.NewWorkspace) (*workspace.Workspace, error) {
 	return one[workspace.Workspace](ctx, c, request{method: http.MethodPost, path: "/workspaces", body: n})
 }
 
@@ -26,11 +26,12 @@ func (c *Client) Workspace(ctx context.Context, ref string) (*workspace.Workspac
 	return one[workspace.Workspace](ctx, c, request{method: http.MethodGet, path: path("workspaces", ref)})
 }
 
-// UpdateWorkspace changes a workspace.
-func (c *Client) UpdateWorkspace(ctx context.Context, ref string, change WorkspaceChange) (*workspace.Workspace, error) {
+// UpdateWorkspace changes a workspace. With an ifIndex other than 0 it is refused
+// with CodeTooOld unless that is still the workspace's modify index.
+func (c *Client) UpdateWorkspace(ctx context.Context, ref string, change workspace.WorkspaceChange, ifIndex uint64) (*workspace.Workspace, error) {
 	r := request{method: http.MethodPatch, path: path("workspaces", ref), body: change}
-	if change.IfIndex != 0 {
-		r.header = http.Header{"If-Match": {fmt.Sprintf("%q", fmt.Sprint(change.IfIndex))}}
+	if ifIndex != 0 {
+		r.header = http.Header{"If-Match": {fmt.Sprintf("%q", fmt.Sprint(ifIndex))}}
 	}
 	return one[workspace.Workspace](ctx, c, r)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -119,7 +120,7 @@ func (n *names) holders(devices []gpu.Device) []string {
 func (n *names) nodeDevices(node string) []gpu.Device {
 	if n.devices == nil {
 		n.devices = map[string][]gpu.Device{}
-		devices, _ := all(n.ctx, n.cl.Devices, client.ListOptions{})
+		devices, _ := allDevices(n.ctx, n.cl, client.ListOptions{})
 		for _, d := range devices {
 			n.devices[d.Node] = append(n.devices[d.Node], d)
 		}
@@ -127,17 +128,26 @@ func (n *names) nodeDevices(node string) []gpu.Device {
 	return n.devices[node]
 }
 
+// allDevices gives devices as they stand in their hosts: by node, then index.
+func allDevices(ctx context.Context, cl *client.Client, o client.ListOptions) ([]gpu.Device, error) {
+	devices, err := all(ctx, cl.Devices, o)
+	slices.SortStableFunc(devices, func(x, y gpu.Device) int {
+		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.Index, y.Index))
+	})
+	return devices, err
+}
+
 func (a *app) deviceLs() *cobra.Command {
 	var o client.ListOptions
 	c := lsVerb(a, cobra.Command{
 		Short: "List GPUs: state, health, who holds them",
-		Long: `Lists GPUs. free: can be given out; held: a run has it; releasing: its run has
+		Long: `Lists GPUs by node and index. free: can be given out; held: a run has it; releasing: its run has
 ended, its node hasn't confirmed yet that nothing is left on it; stuck: the node
 can't confirm it.`,
 		Example: `  berth device ls
   berth device ls --node gpu-1 --state free`,
 	}, source[gpu.Device]{
-		fetch: func(ctx context.Context, cl *client.Client) ([]gpu.Device, error) { return all(ctx, cl.Devices, o) },
+		fetch: func(ctx context.Context, cl *client.Client) ([]gpu.Device, error) { return allDevices(ctx, cl, o) },
 		kind:  deviceKind,
 	})
 	c.Flags().StringVar(&o.Node, "node", "", "only those of one node")

@@ -16,15 +16,15 @@ func (a *app) imageCommand() *cobra.Command {
 	return noun("image", "Container images on the nodes", []string{"images", "img"}, a.imageLs(), a.imageImport(), a.imageRm())
 }
 
-func imageKind(*names) kind[client.Image] {
-	return kind[client.Image]{
-		id:   func(i *client.Image) string { return i.Node + " " + i.Reference },
-		name: func(i *client.Image) string { return i.Reference },
-		columns: []column[client.Image]{
-			{title: "REFERENCE", cell: func(i *client.Image) string { return i.Reference }},
-			{title: "NODE", cell: func(i *client.Image) string { return i.NodeName }},
-			{title: "SIZE", cell: func(i *client.Image) string { return formatBytes(i.Size) }},
-			{title: "DIGEST", cell: func(i *client.Image) string { return i.Digest }},
+func imageKind(*names) kind[workspace.ImageOnNode] {
+	return kind[workspace.ImageOnNode]{
+		id:   func(i *workspace.ImageOnNode) string { return i.Node + " " + i.Reference },
+		name: func(i *workspace.ImageOnNode) string { return i.Reference },
+		columns: []column[workspace.ImageOnNode]{
+			{title: "REFERENCE", cell: func(i *workspace.ImageOnNode) string { return i.Reference }},
+			{title: "NODE", cell: func(i *workspace.ImageOnNode) string { return i.NodeName }},
+			{title: "SIZE", cell: func(i *workspace.ImageOnNode) string { return formatBytes(i.Size) }},
+			{title: "DIGEST", cell: func(i *workspace.ImageOnNode) string { return i.Digest }},
 		},
 	}
 }
@@ -35,9 +35,11 @@ func (a *app) imageLs() *cobra.Command {
 		Short: "List images, a row for each node that has one",
 		Example: `  berth image ls
   berth image ls --node gpu-1`,
-	}, source[client.Image]{
-		fetch: func(ctx context.Context, cl *client.Client) ([]client.Image, error) { return all(ctx, cl.Images, o) },
-		kind:  imageKind,
+	}, source[workspace.ImageOnNode]{
+		fetch: func(ctx context.Context, cl *client.Client) ([]workspace.ImageOnNode, error) {
+			return all(ctx, cl.Images, o)
+		},
+		kind: imageKind,
 	})
 	c.Flags().StringVar(&o.Node, "node", "", "only those of one node")
 	must(c.RegisterFlagCompletionFunc("node", a.complete(nodeNames)))

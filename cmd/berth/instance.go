@@ -194,10 +194,10 @@ again: what each node lacks, and whether waiting can help.`,
 	}
 }
 
-func explanationKind(n *names) kind[client.Explanation] {
-	return kind[client.Explanation]{
-		name: func(e *client.Explanation) string { return e.Name },
-		detail: func(e *client.Explanation) []section {
+func explanationKind(n *names) kind[workspace.Explanation] {
+	return kind[workspace.Explanation]{
+		name: func(e *workspace.Explanation) string { return e.Name },
+		detail: func(e *workspace.Explanation) []section {
 			sections := []section{
 				{label: "Name", text: e.Name},
 				{label: "Status", text: string(e.Status)},
@@ -216,7 +216,7 @@ func explanationKind(n *names) kind[client.Explanation] {
 }
 
 // placementText says in a sentence where a run would go, or why nowhere.
-func placementText(n *names, p *client.Placement) string {
+func placementText(n *names, p *workspace.Placement) string {
 	switch {
 	case p.Fits && len(p.Devices) > 0:
 		uuids := each(p.Devices, func(d workspace.Allotment) string { return d.UUID })

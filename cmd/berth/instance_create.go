@@ -18,7 +18,7 @@ type creating struct {
 	file      string
 	template  string
 	variables []string
-	request   client.NewInstance
+	request   workspace.NewInstance
 	resources workspace.ResourceRequest // from flags
 	gpus      int
 	gpuType   string
@@ -124,13 +124,7 @@ func (n *creating) gather(c *cobra.Command, stdin io.Reader, args []string) erro
 
 // mergeResources puts the flags over what the file says.
 func (n *creating) mergeResources() {
-	if n.resources == (workspace.ResourceRequest{}) {
-		return
-	}
-	if n.request.Resources == nil {
-		n.request.Resources = &workspace.ResourceRequest{}
-	}
-	r := n.request.Resources
+	r := &n.request.Resources
 	over(&r.GPUCount, n.resources.GPUCount)
 	over(&r.GPUType, n.resources.GPUType)
 	over(&r.GPUMemoryMiB, n.resources.GPUMemoryMiB)
@@ -190,7 +184,7 @@ func (a *app) create(ctx context.Context, cl *client.Client, n *creating) error 
 
 // dryRun says whether a request could be carried out: whether the template
 // takes its variables, and whether there is a place now.
-func (a *app) dryRun(ctx context.Context, cl *client.Client, r *client.NewInstance) error {
+func (a *app) dryRun(ctx context.Context, cl *client.Client, r *workspace.NewInstance) error {
 	if err := workspace.ValidateLabel("name", r.Name, workspace.MaxInstanceName); err != nil {
 		return err
 	}
@@ -201,11 +195,11 @@ func (a *app) dryRun(ctx context.Context, cl *client.Client, r *client.NewInstan
 	if _, _, _, err := t.Render(r.Template.Variables); err != nil {
 		return err
 	}
-	p, err := cl.DryRun(ctx, client.DryRun{Template: r.Template.Name, Resources: r.Resources})
+	p, err := cl.DryRun(ctx, workspace.DryRun{Template: r.Template.Name, Resources: r.Resources})
 	if err != nil {
 		return err
 	}
-	k := kind[client.Placement]{name: func(p *client.Placement) string { return p.Node }}
+	k := kind[workspace.Placement]{name: func(p *workspace.Placement) string { return p.Node }}
 	if err := did(a, k, p, "%s: %s", r.Name, placementText(newNames(ctx, cl), p)); err != nil {
 		return err
 	}

@@ -109,5 +109,5 @@ func deviceIDs(ctx context.Context, cl *client.Client) ([]string, error) {
 
 func imageReferences(ctx context.Context, cl *client.Client) ([]string, error) {
 	items, err := all(ctx, cl.Images, client.ListOptions{})
-	return each(items, func(i client.Image) string { return i.Reference }), err
+	return each(items, func(i workspace.ImageOnNode) string { return i.Reference }), err
 }

@@ -43,7 +43,7 @@ that offer more than they have, are marked.`,
 	}
 }
 
-func (a *app) showStatus(ctx context.Context, cl *client.Client, s *client.Status) error {
+func (a *app) showStatus(ctx context.Context, cl *client.Client, s *workspace.Overview) error {
 	nodes, err := all(ctx, cl.Nodes, client.ListOptions{})
 	if err != nil {
 		return err
@@ -64,13 +64,13 @@ func (a *app) showStatus(ctx context.Context, cl *client.Client, s *client.Statu
 	})
 	a.say("")
 	showRows(a, a.newTable(), nodeKind(n), nodes)
-	for _, warning := range warnings(s, nodes, devices) {
+	for _, warning := range s.Warnings {
 		a.say("WARNING: %s", warning)
 	}
 	return nil
 }
 
-func clusterText(s *client.Status) string {
+func clusterText(s *workspace.Overview) string {
 	if s.Cluster == nil {
 		return "not initialised yet"
 	}
@@ -123,28 +123,4 @@ func countsText(counts map[string]int, order []string) string {
 		}
 	}
 	return orText(strings.Join(parts, ", "), "none")
-}
-
-// warnings are the daemon's own and what the nodes' facts say.
-func warnings(s *client.Status, nodes []workspace.Node, devices []gpu.Device) []string {
-	found := slices.Clone(s.Warnings)
-	told := strings.Join(found, "\n")
-	for i := range nodes {
-		n := &nodes[i]
-		if note := n.Facts.CapacityNote; note != "" && !strings.Contains(told, note) {
-			found = append(found, fmt.Sprintf("node %s: %s", n.Name, note))
-		}
-		if n.Facts.GPUSource == "simulated" {
-			found = append(found, fmt.Sprintf("node %s: its GPUs are SIMULATED, there is no hardware behind them", n.Name))
-		}
-		if (!n.Ready || !n.Reachable) && !strings.Contains(told, n.Name) {
-			found = append(found, fmt.Sprintf("node %s is %s (%s): %s", n.Name, nodeStatus(n), n.Reason, n.Message))
-		}
-	}
-	for i := range devices {
-		if d := &devices[i]; d.State == gpu.Stuck && !strings.Contains(told, d.UUID) {
-			found = append(found, fmt.Sprintf("GPU %s is stuck: %s", d.UUID, d.Message))
-		}
-	}
-	return found
 }

@@ -122,7 +122,7 @@ that exist keep what they were made from.`,
 			if file == "" {
 				return usagef("%s needs -f FILE: see %s --help", c.CommandPath(), c.CommandPath())
 			}
-			t := workspace.Template{Kind: workspace.KindInteractive, Stoppable: true, StopGrace: workspace.DefaultStopGrace}
+			t := workspace.DefaultTemplate()
 			if err := readDocument(file, a.stdin, &t); err != nil {
 				return err
 			}

@@ -7,13 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/client"
+	"berth/workspace"
 )
 
 // versions are of both sides of the socket.
 type versions struct {
-	Client string          `json:"client"`
-	Go     string          `json:"go_version"`
-	Daemon *client.Version `json:"daemon,omitempty"`
+	Client string                 `json:"client"`
+	Go     string                 `json:"go_version"`
+	Daemon *workspace.VersionInfo `json:"daemon,omitempty"`
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -97,7 +97,7 @@ func (a *app) workspaceGet() *cobra.Command {
 }
 
 func (a *app) workspaceCreate() *cobra.Command {
-	var n client.NewWorkspace
+	var n workspace.NewWorkspace
 	var file, plan, retention string
 	c := &cobra.Command{
 		Use:     "create [NAME]",
@@ -111,7 +111,7 @@ the keys of the API; flags go over it.`,
 		Args:              takes("[NAME]"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.with(func(c *cobra.Command, cl *client.Client, args []string) error {
-			var r client.NewWorkspace
+			var r workspace.NewWorkspace
 			if file != "" {
 				if err := readDocument(file, a.stdin, &r); err != nil {
 					return err
@@ -170,7 +170,7 @@ func (a *app) workspaceUpdate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w, err := cl.UpdateWorkspace(c.Context(), args[0], change)
+			w, err := cl.UpdateWorkspace(c.Context(), args[0], change, 0)
 			if err != nil {
 				return err
 			}
@@ -194,14 +194,14 @@ type updating struct {
 }
 
 // change is what the flags that were given ask for.
-func (u *updating) change(c *cobra.Command) (client.WorkspaceChange, error) {
-	change := client.WorkspaceChange{ClearName: u.noName}
+func (u *updating) change(c *cobra.Command) (workspace.WorkspaceChange, error) {
+	change := workspace.WorkspaceChange{Name: workspace.Optional[string]{Set: u.noName}}
 	given := c.Flags().Changed
 	if err := exclusive(c, "name", "no-name"); err != nil {
 		return change, err
 	}
 	if given("name") {
-		change.Name = &u.name
+		change.Name = workspace.Optional[string]{Set: true, Value: &u.name}
 	}
 	if given("description") {
 		change.Description = &u.description

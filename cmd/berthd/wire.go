@@ -188,12 +188,12 @@ func (c apiCluster) Status() api.ClusterStatus {
 }
 
 // explain says where a pending run would go now, by the scheduler's own rules.
-func explain(view state.View, run *workspace.Run) api.Placement {
+func explain(view state.View, run *workspace.Run) workspace.Placement {
 	d := scheduler.Place(scheduler.ViewOf(view, nil), []scheduler.Request{{Run: run.ID, Resources: run.Resources}})[0]
 	if d.Reason != nil {
-		return api.Placement{Reason: string(d.Reason.Code), Message: d.Reason.Message, Final: d.Reason.Final()}
+		return workspace.Placement{Reason: string(d.Reason.Code), Message: d.Reason.Message, Final: d.Reason.Final()}
 	}
-	out := api.Placement{Fits: true, Node: d.Node, Devices: d.Devices, Message: "it fits now"}
+	out := workspace.Placement{Fits: true, Node: d.Node, Devices: d.Devices, Message: "it fits now"}
 	if n := view.Node(d.Node); n != nil {
 		out.Message = "it fits now, on " + n.Name
 	}

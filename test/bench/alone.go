@@ -18,8 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aloneNamespace keeps the counterpart's containers out of berthd's sight.
-const aloneNamespace = "bench"
+const (
+	// aloneNamespace keeps the counterpart's containers out of berthd's sight.
+	aloneNamespace = "bench"
+	// aloneState is a folder that runc makes for a namespace and never removes.
+	aloneState = "/run/containerd/runc/" + aloneNamespace
+)
 
 // alone makes containers as a program does that uses containerd's client and
 // nothing of berth, on the same containerd, from the same image, with the spec

@@ -74,6 +74,7 @@ func (h *host) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err = errors.Join(err, containerd.Clear(ctx, filepath.Join(h.dir, "c"), cgroupParent))
+	_ = os.Remove(aloneState) // it stays if it is in use
 	if err != nil {
 		return fmt.Errorf("clean up %s: %w", h.dir, err)
 	}

@@ -43,8 +43,8 @@ func (h *host) measureReads(ctx context.Context) ([]result, error) {
 		all = append(all, times...)
 	}
 	return []result{
-		newResult(fmt.Sprintf("reads: get an instance, %d clients", readClients), float64(len(all))/readFor.Seconds(), "/s").atLeast(20_000),
-		newResult(fmt.Sprintf("reads: the same, p99, %d clients", readClients), quantile(all, 0.99), "ms").atMost(10),
+		newResult(fmt.Sprintf("reads of an instance, clients: %d", readClients), float64(len(all))/readFor.Seconds(), "/s").atLeast(20_000),
+		newResult(fmt.Sprintf("reads of an instance, clients: %d, p99", readClients), quantile(all, 0.99), "ms").atMost(10),
 	}, nil
 }
 

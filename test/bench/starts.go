@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"berth/client"
 	"berth/workspace"
 )
 
@@ -114,11 +113,11 @@ func (h *host) runIsOver(ctx context.Context, id string) error {
 	})
 }
 
-func newInstance(name string, start bool) client.NewInstance {
+func newInstance(name string, start bool) workspace.NewInstance {
 	gpus, cpu, memory, storage := 1, int64(1000), int64(512), int64(64)
-	return client.NewInstance{
-		Name: name, Start: &start, Template: client.TemplateChoice{Name: "bench"},
-		Resources: &workspace.ResourceRequest{GPUCount: &gpus, CPUMilli: &cpu, MemoryMiB: &memory, StorageMiB: &storage},
+	return workspace.NewInstance{
+		Name: name, Start: &start, Template: workspace.TemplateChoice{Name: "bench"},
+		Resources: workspace.ResourceRequest{GPUCount: &gpus, CPUMilli: &cpu, MemoryMiB: &memory, StorageMiB: &storage},
 	}
 }
 

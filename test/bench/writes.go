@@ -62,7 +62,7 @@ func (h *host) measureWrites(ctx context.Context) (results []result, err error) 
 		}
 		slices.Sort(value)
 		slices.Sort(baseline)
-		name := fmt.Sprintf("acknowledged writes, %d clients", clients)
+		name := fmt.Sprintf("acknowledged writes, clients: %d", clients)
 		results = append(results, newResult(name, value[writeRounds/2], "/s").beside(baseline[writeRounds/2]).ratioAtLeast(0.7))
 	}
 	return results, nil

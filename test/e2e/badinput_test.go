@@ -208,7 +208,7 @@ func TestImpossibleRequests(t *testing.T) {
 		"resources_impossible": func(r *workspace.ResourceRequest) { *r.CPUMilli = 900000 },
 	} {
 		n := newInstance(strings.ReplaceAll(name, "_", "-"), "demo", 1)
-		change(n.Resources)
+		change(&n.Resources)
 		inst, err := d.client.CreateInstance(t.Context(), n)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

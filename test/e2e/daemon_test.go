@@ -232,11 +232,11 @@ func (d *daemon) create(name, template string) *workspace.Instance {
 	return inst
 }
 
-func newInstance(name, template string, gpus int) client.NewInstance {
+func newInstance(name, template string, gpus int) workspace.NewInstance {
 	cpu, memory, storage := int64(500), int64(128), int64(64)
-	return client.NewInstance{
-		Name: name, Template: client.TemplateChoice{Name: template},
-		Resources: &workspace.ResourceRequest{GPUCount: &gpus, CPUMilli: &cpu, MemoryMiB: &memory, StorageMiB: &storage},
+	return workspace.NewInstance{
+		Name: name, Template: workspace.TemplateChoice{Name: template},
+		Resources: workspace.ResourceRequest{GPUCount: &gpus, CPUMilli: &cpu, MemoryMiB: &memory, StorageMiB: &storage},
 	}
 }
 

@@ -65,7 +65,7 @@ func TestNoAcknowledgedWriteIsLost(t *testing.T) {
 	for i := range writers {
 		group.Go(func() {
 			for n := 0; ; n++ {
-				w, err := d.client.CreateWorkspace(ctx, client.NewWorkspace{Slug: fmt.Sprintf("w-%d-%d", i, n)})
+				w, err := d.client.CreateWorkspace(ctx, workspace.NewWorkspace{Slug: fmt.Sprintf("w-%d-%d", i, n)})
 				if err != nil {
 					return // killed
 				}

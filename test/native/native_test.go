@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -76,8 +75,8 @@ func (c *cluster) Consistent(context.Context) (state.View, error)  { return c.st
 func (c *cluster) Seal(workspace.Secret) (workspace.Sealed, error) { return workspace.Sealed{}, nil }
 func (c *cluster) Node(string) (workspace.NodeService, error)      { return agent{}, nil }
 func (c *cluster) Status() api.ClusterStatus                       { return api.ClusterStatus{Leader: node} }
-func explain(state.View, *workspace.Run) api.Placement {
-	return api.Placement{Fits: true, Node: node, Message: "it fits"}
+func explain(state.View, *workspace.Run) workspace.Placement {
+	return workspace.Placement{Fits: true, Node: node, Message: "it fits"}
 }
 
 type agent struct{}
@@ -147,20 +146,20 @@ func TestClientAndAPI(t *testing.T) {
 	c, cl := start(t)
 	ctx := t.Context()
 	name := "Team A"
-	w := must[*workspace.Workspace](t)(cl.CreateWorkspace(ctx, client.NewWorkspace{Name: &name}))
-	w = must[*workspace.Workspace](t)(cl.UpdateWorkspace(ctx, w.Slug, client.WorkspaceChange{ClearName: true, IfIndex: w.ModifyIndex}))
+	w := must[*workspace.Workspace](t)(cl.CreateWorkspace(ctx, workspace.NewWorkspace{Name: &name}))
+	w = must[*workspace.Workspace](t)(cl.UpdateWorkspace(ctx, w.Slug, workspace.WorkspaceChange{Name: workspace.Optional[string]{Set: true}}, w.ModifyIndex))
 	if w.Name != nil {
 		t.Errorf("workspace %+v", w)
 	}
-	if _, err := cl.UpdateWorkspace(ctx, w.ID, client.WorkspaceChange{IfIndex: 1}); workspace.CodeOf(err) != workspace.CodeTooOld {
+	if _, err := cl.UpdateWorkspace(ctx, w.ID, workspace.WorkspaceChange{}, 1); workspace.CodeOf(err) != workspace.CodeTooOld {
 		t.Errorf("old index: %v", err)
 	}
 	job := workspace.Template{Name: "job", Image: "demo", Kind: workspace.KindJob}
 	must[*workspace.Template](t)(cl.CreateTemplate(ctx, job))
 	must[*workspace.Template](t)(cl.PutTemplate(ctx, job))
 	cpu := int64(500)
-	inst := must[*workspace.Instance](t)(cl.CreateInstance(ctx, client.NewInstance{
-		Name: "one", Workspace: "team-a", Template: client.TemplateChoice{Name: "demo"}, Resources: &workspace.ResourceRequest{CPUMilli: &cpu},
+	inst := must[*workspace.Instance](t)(cl.CreateInstance(ctx, workspace.NewInstance{
+		Name: "one", Workspace: "team-a", Template: workspace.TemplateChoice{Name: "demo"}, Resources: workspace.ResourceRequest{CPUMilli: &cpu},
 	}))
 	if inst.Resources.CPUMilli != 500 || inst.Workspace != w.ID {
 		t.Errorf("made %+v", inst)
@@ -179,15 +178,15 @@ func TestClientAndAPI(t *testing.T) {
 	if err := <-waited; err != nil {
 		t.Error(err)
 	}
-	why := must[*client.Explanation](t)(cl.Explain(ctx, inst.ID))
+	why := must[*workspace.Explanation](t)(cl.Explain(ctx, inst.ID))
 	if why.Status != workspace.StatusRunning {
 		t.Errorf("why %+v", why)
 	}
-	must[*client.Placement](t)(cl.DryRun(ctx, client.DryRun{Template: "demo"}))
-	if s := must[*client.Status](t)(cl.Status(ctx)); s.Nodes.Ready != 1 || s.Runs["running"] != 1 || s.Devices["free"] != 1 {
+	must[*workspace.Placement](t)(cl.DryRun(ctx, workspace.DryRun{Template: "demo"}))
+	if s := must[*workspace.Overview](t)(cl.Status(ctx)); s.Nodes.Ready != 1 || s.Runs["running"] != 1 || s.Devices["free"] != 1 {
 		t.Errorf("status %+v", s)
 	}
-	if v := must[*client.Version](t)(cl.Version(ctx)); v.Version != "1" {
+	if v := must[*workspace.VersionInfo](t)(cl.Version(ctx)); v.Version != "1" {
 		t.Errorf("version %+v", v)
 	}
 	must[*workspace.Instance](t)(cl.DeleteInstance(ctx, inst.ID))
@@ -218,7 +217,7 @@ func TestClientAndAPILists(t *testing.T) {
 	ctx := t.Context()
 	for i := range 120 {
 		no := false
-		must[*workspace.Instance](t)(cl.CreateInstance(ctx, client.NewInstance{Name: fmt.Sprint("i", i), Template: client.TemplateChoice{Name: "demo"}, Start: &no}))
+		must[*workspace.Instance](t)(cl.CreateInstance(ctx, workspace.NewInstance{Name: fmt.Sprint("i", i), Template: workspace.TemplateChoice{Name: "demo"}, Start: &no}))
 	}
 	n := 0
 	for _, err := range client.All(ctx, cl.Instances, client.ListOptions{Workspace: "*", Status: "STOPPED", Limit: 50}) {
@@ -244,27 +243,4 @@ func TestClientAndAPILists(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-}
-
-// The client's wire types are the API's.
-func TestWireTypesAgree(t *testing.T) {
-	for _, pair := range [][2]any{
-		{client.NewWorkspace{}, api.NewWorkspace{}}, {client.NewInstance{}, api.NewInstance{}}, {client.TemplateChoice{}, api.TemplateChoice{}},
-		{client.DryRun{}, api.DryRun{}}, {client.Placement{}, api.Placement{}}, {client.Explanation{}, api.Explanation{}},
-		{client.Image{}, api.Image{}}, {client.Status{}, api.Status{}}, {client.NodeCounts{}, api.NodeCounts{}}, {client.Version{}, api.Version{}},
-	} {
-		mine, theirs := fields(pair[0]), fields(pair[1])
-		if mine != theirs {
-			t.Errorf("%T has %s\n%T has %s", pair[0], mine, pair[1], theirs)
-		}
-	}
-}
-
-func fields(v any) string {
-	var names []string
-	for f := range reflect.TypeOf(v).Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	return strings.Join(names, " ")
 }

@@ -114,12 +114,12 @@ func (c *cluster) suggest(r workspace.Resources) *state.Suggestion {
 	return &state.Suggestion{Node: d.Node, Devices: d.Devices}
 }
 
-func (c *cluster) explain(_ state.View, run *workspace.Run) api.Placement {
+func (c *cluster) explain(_ state.View, run *workspace.Run) workspace.Placement {
 	d := c.place(run.Resources)
 	if d.Reason != nil {
-		return api.Placement{Reason: string(d.Reason.Code), Message: d.Reason.Message, Final: d.Reason.Final()}
+		return workspace.Placement{Reason: string(d.Reason.Code), Message: d.Reason.Message, Final: d.Reason.Final()}
 	}
-	return api.Placement{Fits: true, Node: d.Node, Devices: d.Devices, Message: "it fits"}
+	return workspace.Placement{Fits: true, Node: d.Node, Devices: d.Devices, Message: "it fits"}
 }
 
 // do proposes and gives whatever went wrong.

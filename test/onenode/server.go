@@ -95,13 +95,15 @@ func (s *Server) Followed(ctx context.Context, streams int, listed bool) error {
 	})
 }
 
+// simulated devices; their UUIDs are in another order than their indexes, as
+// UUIDs are.
 func simulated() *gpu.Inventory {
 	inventory := &gpu.Inventory{Source: "simulated"}
 	for i := range 2 {
 		inventory.Devices = append(inventory.Devices, gpu.Info{
-			UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-%012d", i), Index: i, Minor: int64(i),
+			UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-%012d", i), Index: 1 - i, Minor: int64(1 - i),
 			Model: "NVIDIA A100-SXM4-80GB", Type: "A100-SXM4-80GB", Vendor: "NVIDIA", MemoryMiB: 81920,
-			PCIBusID: fmt.Sprintf("00000000:%02x:00.0", i+7), NUMANode: -1, Simulated: true,
+			PCIBusID: fmt.Sprintf("00000000:%02x:00.0", 8-i), NUMANode: -1, Simulated: true,
 		})
 	}
 	return inventory
