@@ -170,6 +170,15 @@ func checkOwner(dir, nodeID string) error {
 	return err
 }
 
+// isOwned reports whether the folder has ever held a whole cluster.
+func isOwned(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, ownerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // markOwner writes the mark once the folder holds a cluster.
 func markOwner(dir, nodeID string) error {
 	path := filepath.Join(dir, ownerFile)

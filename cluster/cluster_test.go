@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -277,4 +279,22 @@ func TestEndInOrder(t *testing.T) {
 	if !opened.Load() {
 		t.Error("Raft was closed before the leader's work ended")
 	}
+}
+
+// A daemon that was killed while it made its first cluster makes it again.
+func TestHalfBootstrapIsBegunAgain(t *testing.T) {
+	dir := t.TempDir()
+	half, err := openStores(filepath.Join(dir, "raft"), testNode, slog.New(slog.DiscardHandler), newFatal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := half.SetUint64(termKey, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := half.close(); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, Config{Dir: dir})
+	waitReady(t, c.Cluster)
+	c.propose(initCluster(), system)
 }

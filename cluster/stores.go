@@ -67,6 +67,9 @@ func boltOptions() *bbolt.Options {
 
 // bootstrap makes a cluster of this one voter where there is none yet.
 func (s *stores) bootstrap(conf *raft.Config, trans raft.Transport) error {
+	if err := s.undoHalfBootstrap(); err != nil {
+		return err
+	}
 	known, err := raft.HasExistingState(s, s, s.snapshots)
 	if err != nil {
 		return err
@@ -78,6 +81,31 @@ func (s *stores) bootstrap(conf *raft.Config, trans raft.Transport) error {
 		}
 	}
 	return markOwner(s.dir, string(conf.LocalID))
+}
+
+// termKey is where Raft keeps its term.
+var termKey = []byte("CurrentTerm")
+
+// undoHalfBootstrap takes back the one thing that an interrupted bootstrap can
+// have written: Raft writes its first term, then who votes. Left as it is, the
+// term looks like a cluster that has lost its voters.
+func (s *stores) undoHalfBootstrap() error {
+	last, err := s.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	snapshots, err := s.snapshots.List()
+	if err != nil || len(snapshots) > 0 {
+		return err
+	}
+	owned, err := isOwned(s.dir)
+	if err != nil || owned {
+		return err
+	}
+	if term, err := s.GetUint64(termKey); err != nil || term == 0 {
+		return nil //nolint:nilerr // there is no term yet: nothing was begun
+	}
+	return s.SetUint64(termKey, 0)
 }
 
 func (s *stores) close() error { return s.bolt.Close() }

@@ -46,7 +46,7 @@ func (h *host) readDevices() {
 		info := &h.node.Devices[i]
 		state := info.DeriveState()
 		h.devices[i] = device{
-			usable: info.Health == gpu.Healthy && !info.Missing && (state == gpu.Free || state == gpu.Held),
+			usable: info.Health == gpu.Healthy && !info.Missing && info.Blocked == "" && (state == gpu.Free || state == gpu.Held),
 			held:   info.HeldMilli(),
 			parent: -1,
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"berth/state"
 )
@@ -38,34 +39,38 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 			return err
 		}
-		topics := []state.Topic{state.TopicRuns, state.TopicNodes, state.TopicDevices, state.TopicWorkspaces}
-		if view.Wait(ctx, topics...) != nil {
+		if l.wait(ctx, view) != nil {
 			return nil
 		}
 	}
 }
 
+// wait for anything that could give a waiting run its place.
+func (l *Loop) wait(ctx context.Context, view state.View) error {
+	woken, wake := context.WithCancel(ctx)
+	defer wake()
+	go func() {
+		select {
+		case <-l.Planner.freed:
+			wake()
+		case <-woken.Done():
+		}
+	}()
+	_ = view.Wait(woken, state.TopicRuns, state.TopicNodes, state.TopicDevices, state.TopicWorkspaces)
+	return ctx.Err()
+}
+
 // RunOnce looks at a view's pending runs and proposes what changes for them: a
 // place, or another reason to wait.
 func (l *Loop) RunOnce(ctx context.Context, view state.View) error {
-	var requests []Request
-	var reasons [][2]string
-	for r := range view.PendingRuns() {
-		requests = append(requests, Request{Run: r.ID, Resources: r.Resources})
-		reasons = append(reasons, [2]string{r.Reason, r.Message})
-	}
-	if len(requests) == 0 {
-		return nil
-	}
-	suggestions, done := l.Planner.Suggest(view, requests)
+	q := queueOf(view)
+	suggestions, done := l.Planner.Suggest(view, q.requests)
 	defer done()
-	var placements []state.Placement
+	placements := q.denied
 	for i, s := range suggestions {
-		if s.Node == "" && !s.Impossible && reasons[i] == [2]string{s.Reason, s.Message} {
-			continue // it waits for the same thing as before
-		}
-		placements = append(placements, state.Placement{Run: requests[i].Run, Suggestion: s})
+		placements = append(placements, state.Placement{Run: q.requests[i].Run, Suggestion: s})
 	}
+	placements = slices.DeleteFunc(placements, func(p state.Placement) bool { return waitsAlready(view, &p) })
 	if len(placements) == 0 {
 		return nil
 	}
@@ -75,4 +80,10 @@ func (l *Loop) RunOnce(ctx context.Context, view state.View) error {
 		return fmt.Errorf("place %d pending runs: %w", len(placements), err)
 	}
 	return nil
+}
+
+// waitsAlready: the run waits for the same thing as before, nothing is new.
+func waitsAlready(view state.View, p *state.Placement) bool {
+	s, run := &p.Suggestion, view.Run(p.Run)
+	return s.Node == "" && !s.Impossible && run.Reason == s.Reason && run.Message == s.Message
 }

@@ -12,6 +12,7 @@ import (
 // that the log hasn't applied yet, so that a batch in flight never suggests one
 // device twice. Apply checks them all the same.
 type Planner struct {
+	freed    chan struct{} // nudged when a newcomer's suggestion is no longer in flight
 	mu       sync.Mutex
 	inFlight map[string]flight // by run, not applied yet
 }
@@ -25,7 +26,9 @@ type flight struct {
 }
 
 // NewPlanner makes a planner without suggestions in flight.
-func NewPlanner() *Planner { return &Planner{inFlight: map[string]flight{}} }
+func NewPlanner() *Planner {
+	return &Planner{freed: make(chan struct{}, 1), inFlight: map[string]flight{}}
+}
 
 // Suggest says where each request would go. done must be called once the entry
 // that carries the suggestions is applied, or will never be.
@@ -35,14 +38,17 @@ func (p *Planner) Suggest(view state.View, requests []Request) (out []state.Sugg
 
 // SuggestNewcomer suggests for a run that isn't in the state yet. It stands in
 // the same queue as those that wait: what one of them could have now isn't
-// offered to it.
+// offered to it. Where its entry is refused, what was kept for it is free again
+// without a change of the state, so its end wakes the loop.
 func (p *Planner) SuggestNewcomer(view state.View, newcomer Request) (state.Suggestion, func()) {
-	var ahead []Request
-	for r := range view.PendingRuns() {
-		ahead = append(ahead, Request{Run: r.ID, Resources: r.Resources})
+	out, done := p.suggest(view, queueOf(view).requests, []Request{newcomer})
+	return out[0], func() {
+		done()
+		select {
+		case p.freed <- struct{}{}:
+		default:
+		}
 	}
-	out, done := p.suggest(view, ahead, []Request{newcomer})
-	return out[0], done
 }
 
 func (p *Planner) suggest(view state.View, ahead, requests []Request) (out []state.Suggestion, done func()) {

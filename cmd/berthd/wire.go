@@ -189,7 +189,7 @@ func (c apiCluster) Status() api.ClusterStatus {
 
 // explain says where a pending run would go now, by the scheduler's own rules.
 func explain(view state.View, run *workspace.Run) workspace.Placement {
-	d := scheduler.Place(scheduler.ViewOf(view, nil), []scheduler.Request{{Run: run.ID, Resources: run.Resources}})[0]
+	d := scheduler.Explain(view, run)
 	if d.Reason != nil {
 		return workspace.Placement{Reason: string(d.Reason.Code), Message: d.Reason.Message, Final: d.Reason.Final()}
 	}
