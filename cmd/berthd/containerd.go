@@ -31,12 +31,16 @@ func containerdCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if choice != nil && !choice.Own {
+		if choice == nil {
+			cmd.Printf("nothing to stop: berthd has never run on %s\n", config.DataDir)
+			return nil
+		}
+		if !choice.Own {
 			cmd.Printf("nothing to stop: %s uses the containerd at %s, which berthd didn't start\n", config.DataDir, choice.Address)
 			return nil
 		}
 		if *containers {
-			return containerd.Clear(cmd.Context(), containerdDir(config), config.Containerd.CgroupParent)
+			return containerd.Clear(cmd.Context(), containerdDir(config), choice.CgroupParent)
 		}
 		return containerd.Stop(cmd.Context(), containerdDir(config))
 	}

@@ -45,11 +45,27 @@ func writePid(f *os.File) error {
 	return err
 }
 
-// containerdChoice is which containerd this data directory lives with. It is
-// made once and never changed: containers can't move.
+// containerdChoice is which containerd this data directory lives with, and where
+// the cgroups of its containers are. It is made once and never changed:
+// containers can't move.
 type containerdChoice struct {
-	Address string `json:"address"`
-	Own     bool   `json:"own"` // started by berthd, below its data directory
+	Address      string `json:"address"`
+	Own          bool   `json:"own"` // started by berthd, below its data directory
+	CgroupParent string `json:"cgroup_parent"`
+}
+
+// agrees refuses settings that contradict the choice.
+func (c *containerdChoice) agrees(config Config) error {
+	want, fallback := config.Containerd, defaultConfig().Containerd
+	if want.Address != "" && want.Address != c.Address {
+		return fmt.Errorf("containerd.address is %s, but the containers of %s are in the containerd at %s: containers can't move; "+
+			"remove the setting, or use a new data directory", want.Address, config.DataDir, c.Address)
+	}
+	if want.CgroupParent != fallback.CgroupParent && want.CgroupParent != c.CgroupParent {
+		return fmt.Errorf("containerd.cgroup_parent is %s, but the containers of %s are in %s: "+
+			"remove the setting, or use a new data directory", want.CgroupParent, config.DataDir, c.CgroupParent)
+	}
+	return nil
 }
 
 func choicePath(dir string) string { return filepath.Join(dir, "containerd.json") }

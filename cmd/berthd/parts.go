@@ -46,7 +46,7 @@ func containerdDir(c Config) string { return filepath.Join(c.DataDir, "container
 
 // openRuntime connects to this data directory's containerd: the one it has
 // always had, else the configured one, the host's, or one of our own.
-func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*containerd.Runtime, error) {
+func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*hostRuntime, error) {
 	helper, err := findHelper(c)
 	if err != nil {
 		return nil, err
@@ -55,27 +55,69 @@ func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*containerd.R
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case choice == nil:
+	if choice == nil {
 		if choice, err = chooseContainerd(ctx, c, log); err != nil {
 			return nil, err
 		}
-	case c.Containerd.Address != "" && c.Containerd.Address != choice.Address:
-		return nil, fmt.Errorf("containerd.address is %s, but the containers of %s are in the containerd at %s: containers can't move; "+
-			"remove the setting, or use a new data directory", c.Containerd.Address, c.DataDir, choice.Address)
-	case choice.Own:
-		if _, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: containerdDir(c), Log: log}); err != nil {
-			log.Error("berth's own containerd doesn't start; nothing can run until it does", "err", err)
+	}
+	if err := choice.agrees(c); err != nil {
+		return nil, err
+	}
+	r, err := containerd.New(ctx, containerd.Config{
+		Address: choice.Address, Helper: helper, CDIDir: c.Containerd.CDIDir, CgroupParent: choice.CgroupParent, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	host := &hostRuntime{Runtime: r, own: choice.Own, dir: containerdDir(c), log: log}
+	if host.own {
+		host.ensure(ctx)
+	}
+	return host, nil
+}
+
+// hostRuntime is this host's runtime with the containerd behind it.
+type hostRuntime struct {
+	*containerd.Runtime
+	own bool // berthd started it, and sees to it that it runs
+	dir string
+	log *slog.Logger
+}
+
+// superviseEvery is how soon a containerd of our own that has ended is started
+// again. Its containers go on meanwhile.
+const superviseEvery = 2 * time.Second
+
+// Supervise keeps our own containerd running until ctx ends. One that isn't our
+// own is its service manager's.
+func (r *hostRuntime) Supervise(ctx context.Context) error {
+	if !r.own {
+		return nil
+	}
+	tick := time.NewTicker(superviseEvery)
+	defer tick.Stop()
+	for {
+		r.ensure(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
-	return containerd.New(ctx, containerd.Config{
-		Address: choice.Address, Helper: helper, CDIDir: c.Containerd.CDIDir, CgroupParent: c.Containerd.CgroupParent, Log: log,
-	})
+}
+
+func (r *hostRuntime) ensure(ctx context.Context) {
+	if _, err := r.Info(ctx); err == nil || ctx.Err() != nil {
+		return
+	}
+	if _, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: r.dir, Log: r.log}); err != nil && ctx.Err() == nil {
+		r.log.Error("berth's own containerd doesn't start; nothing can run until it does", "err", err)
+	}
 }
 
 // chooseContainerd is asked once in the life of a data directory.
 func chooseContainerd(ctx context.Context, c Config, log *slog.Logger) (*containerdChoice, error) {
-	choice := &containerdChoice{Address: c.Containerd.Address}
+	choice := &containerdChoice{Address: c.Containerd.Address, CgroupParent: c.Containerd.CgroupParent}
 	switch {
 	case choice.Address != "":
 		if err := answers(choice.Address); err != nil {

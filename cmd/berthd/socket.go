@@ -35,7 +35,7 @@ func listenSocket(path string, log *slog.Logger) (net.Listener, error) {
 	if err := clearStale(path); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	if err := makeSocketDir(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	// Nobody else may connect between bind and chmod.
@@ -50,6 +50,21 @@ func listenSocket(path string, log *slog.Logger) (net.Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// makeSocketDir makes the socket's directory, for the group to come through. One
+// that is there is its owner's affair.
+func makeSocketDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	if gid, ok := groupID(); ok {
+		return os.Chown(dir, 0, gid)
+	}
+	return nil
 }
 
 // clearStale removes a socket that nobody answers on; one that answers is

@@ -14,7 +14,6 @@ import (
 	"berth/cluster"
 	"berth/gpu"
 	"berth/metrics"
-	"berth/runtime"
 	"berth/scheduler"
 	"berth/state"
 	"berth/workspace"
@@ -26,7 +25,7 @@ type parts struct {
 	log     *slog.Logger
 	node    string
 	gpus    gpu.Reader
-	runtime runtime.Runtime
+	runtime *hostRuntime
 	cluster *cluster.Cluster
 	agent   *agent.Agent
 	api     *api.API
@@ -52,11 +51,9 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if p.gpus, err = openGPUs(p.config, p.node); err != nil {
 		return err
 	}
-	containers, err := openRuntime(ctx, p.config, component(p.log, "runtime"))
-	if err != nil {
+	if p.runtime, err = openRuntime(ctx, p.config, component(p.log, "runtime")); err != nil {
 		return err
 	}
-	p.runtime = containers
 	if err := p.openCluster(); err != nil {
 		return err
 	}

@@ -61,6 +61,10 @@ func TestNoContainerd(t *testing.T) {
 	nowhere := filepath.Join(d.dir, "nowhere.sock")
 	says(t, d.fails("--containerd-address", nowhere), nowhere, "containerd.address")
 
+	if _, err := os.Stat("/run/containerd/containerd.sock"); err == nil {
+		t.Log("this host has a containerd, so that the rest can't be seen here")
+		return
+	}
 	// None answers, and none can be started: there is no binary in PATH.
 	cmd := exec.Command(filepath.Join(host.bin, "berthd"), d.commandLine()...)
 	cmd.Args = append(cmd.Args, "--containerd-address", "")

@@ -197,6 +197,7 @@ func (d *daemon) cleanUp() {
 	})
 	d.signal(syscall.SIGTERM)
 	d.client.Close()
+	d.cmd = nil
 }
 
 // prepare imports the image and makes the template that tests start from.

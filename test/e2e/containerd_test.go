@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"berth/runtime/containerd"
+)
+
+// A containerd of berth's own that dies is started again; its containers don't
+// notice, and can be stopped.
+func TestOwnContainerdComesBack(t *testing.T) {
+	d := newDaemon(t, "--containerd-address", "")
+	own := filepath.Join(d.data(), "containerd")
+	clearUp := func() {
+		if err := containerd.Clear(context.Background(), own, cgroupParent); err != nil {
+			t.Error(err)
+		}
+	}
+	// Chosen beforehand, so that one of the host's isn't taken.
+	if err := os.MkdirAll(d.data(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	choice := fmt.Sprintf(`{"address": %q, "own": true, "cgroup_parent": %q}`, filepath.Join(own, "containerd.sock"), cgroupParent)
+	if err := os.WriteFile(filepath.Join(d.data(), "containerd.json"), []byte(choice), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.up()
+	defer clearUp()
+	defer d.cleanUp()
+	d.prepare()
+	d.create("box", "demo")
+	inst := d.waitFor("box", "running")
+	before := pid(t, inst.Run)
+	raw, err := os.ReadFile(filepath.Join(own, "containerd.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if pid(t, inst.Run) != before {
+		t.Error("the container ended with its containerd")
+	}
+	if _, err := d.client.StopInstance(t.Context(), "box"); err != nil {
+		t.Fatal(err)
+	}
+	d.waitFor("box", "stopped")
+	d.allFree()
+}
