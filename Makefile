@@ -20,6 +20,7 @@ TEST_TIMEOUT ?= 10m
 
 # What the images of tests and demo are made of; prepare.sh says why it may be
 # the one below build.
+run-tests: export PATH := $(CURDIR)/build/tools:$(PATH)
 run-tests demo bench: export BERTH_BUSYBOX = $(shell if [[ -x build/tools/busybox ]]; then echo $(CURDIR)/build/tools/busybox; else echo /bin/busybox; fi)
 
 .PHONY: build test torture demo bench lint fmt clean help prepare-build prepare-run prepare-test checks run-tests

@@ -2,7 +2,8 @@
 # Checks that this host can build, run or test berth, and installs what is
 # missing. It looks for each program first, so that a host that has them from
 # somewhere else (containerd from Docker's packages, say) is left as it is; it
-# never removes a package and starts no service.
+# never removes a package. Of what it installs, only containerd has a service,
+# which systemd may start; berthd uses it then.
 #
 #   prepare.sh build   Go
 #   prepare.sh run     + root, git, containerd, runc, a static busybox
@@ -48,7 +49,6 @@ missing_packages() {
 	[[ $1 == test ]] || return 0
 	command -v gcc >/dev/null || echo gcc
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
-	command -v promtool >/dev/null || echo prometheus
 }
 
 # is_static: a busybox in an image has no C library beside it.
@@ -59,27 +59,26 @@ is_static() {
 	[[ $libraries == *"not a dynamic executable"* || $libraries == *"statically linked"* ]]
 }
 
-# unpack_busybox gets the static busybox without installing its package.
-unpack_busybox() {
-	local target=build/tools/busybox directory
-	is_static /bin/busybox || is_static $target || {
-		command -v apt-get >/dev/null ||
-			fail "/bin/busybox isn't static, and this host has no apt-get to get one that is." \
-				"Put a static busybox at $target, then try again."
-		echo "berth: unpacking a static busybox to $target"
-		directory=$(mktemp -d)
-		apt_download "$directory" >/dev/null 2>&1 || {
-			apt-get update -qq || true
-			apt_download "$directory" || fail "apt-get couldn't download busybox-static; its message is above."
-		}
-		dpkg-deb --extract "$directory"/busybox-static_*.deb "$directory"
-		install -D "$directory/bin/busybox" $target
-		rm -r "$directory"
+# unpack PACKAGE FILE TARGET puts one program of a package into build/tools
+# without installing it: no service of it starts, nothing of the host changes.
+unpack() {
+	local package=$1 file=$2 target=build/tools/$3 directory
+	command -v apt-get >/dev/null ||
+		fail "this host has no ${file##*/} that will do, and no apt-get to get one." \
+			"Put one at $target, then try again."
+	echo "berth: unpacking ${file##*/} to $target"
+	directory=$(mktemp -d)
+	apt_download "$directory" "$package" >/dev/null 2>&1 || {
+		apt-get update -qq || true
+		apt_download "$directory" "$package" || fail "apt-get couldn't download $package; its message is above."
 	}
+	dpkg-deb --extract "$directory/$package"_*.deb "$directory"
+	install -D "$directory$file" "$target"
+	rm -r "$directory"
 }
 
 apt_download() {
-	(cd "$1" && apt-get download -qq -o APT::Sandbox::User=root busybox-static)
+	(cd "$1" && apt-get download -qq -o APT::Sandbox::User=root "$2")
 }
 
 install_packages() {
@@ -112,7 +111,9 @@ main() {
 		local packages
 		mapfile -t packages < <(missing_packages "$purpose")
 		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
-		unpack_busybox
+		is_static /bin/busybox || is_static build/tools/busybox || unpack busybox-static /bin/busybox busybox
+		[[ $purpose == run ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
+			unpack prometheus /usr/bin/promtool promtool
 		;;
 	*) fail "usage: prepare.sh build|run|test" ;;
 	esac

@@ -9,6 +9,8 @@ cd "$(dirname "$0")/../.."
 readonly SIMULATED=A100-SXM4-80GB:8
 readonly CGROUPS=/berth-demo
 readonly BERTHD=$PWD/bin/berthd BERTH=$PWD/bin/berth
+# Named so that no image of this host's user has its name.
+readonly IMAGE=berth-demo:$$
 dir=""
 daemon=""
 
@@ -39,14 +41,22 @@ clean_up() {
   trap - EXIT INT TERM
   [[ -n $dir ]] || exit "$status"
   say "clean up"
+  # Interrupted while berthd was killed: only berthd can tidy up a containerd
+  # that isn't its own.
+  if [[ -n $daemon ]] && ! kill -0 "$daemon" 2>/dev/null; then
+    launch_daemon
+    daemon_ready || true
+  fi
   if [[ -n $daemon ]] && kill -0 "$daemon" 2>/dev/null; then
     for i in $("$BERTH" instance ls -o name 2>/dev/null || true); do
       "$BERTH" instance rm "$i" --yes --wait --timeout 20s >/dev/null 2>&1 || true
     done
+    "$BERTH" image rm "$IMAGE" >/dev/null 2>&1 || true
     kill "$daemon" 2>/dev/null || true
     wait "$daemon" 2>/dev/null || true
   fi
   "$BERTHD" containerd stop --containers --data-dir "$dir/data" --containerd-cgroup-parent "$CGROUPS" >/dev/null 2>&1 || true
+  rmdir "/sys/fs/cgroup$CGROUPS" /sys/fs/cgroup/*"$CGROUPS" 2>/dev/null || true
   if grep -q " $dir/" /proc/self/mountinfo; then
     printf 'demo: mounts are left below %s\n' "$dir" >&2
     status=1
@@ -75,17 +85,23 @@ done
 dir=$(mktemp -d /tmp/berth-demo.XXXXXX)
 export BERTH_SOCKET=$dir/berth.sock
 
-# start_daemon: run berthd in the background and wait until it is ready.
-start_daemon() {
+launch_daemon() {
   "$BERTHD" run --config /dev/null --data-dir "$dir/data" --socket "$BERTH_SOCKET" --http-listen 127.0.0.1:0 \
     --containerd-cdi-dir "$dir/cdi" --containerd-cgroup-parent "$CGROUPS" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
   daemon=$!
+}
+# daemon_ready: wait until it takes work; false when it ended or took 15 s.
+daemon_ready() {
   for _ in $(seq 150); do
     "$BERTH" status -o json 2>/dev/null | grep -q '"ready": 1,' && return
-    kill -0 "$daemon" 2>/dev/null || die "berthd ended"
+    kill -0 "$daemon" 2>/dev/null || return 1
     sleep 0.1
   done
-  die "berthd wasn't ready within 15 s"
+  return 1
+}
+start_daemon() {
+  launch_daemon
+  daemon_ready || die "berthd ended, or wasn't ready within 15 s"
 }
 
 # field FILE KEY: the first value of a key in a JSON document, one key a line.
@@ -118,14 +134,14 @@ start_daemon
 ok "ready, $(($(up_ms) - began)) ms after the demo began"
 
 say "build and import a small workspace image"
-go run ./test/image -o "$dir/demo.tar" -name demo:latest
+go run ./test/image -o "$dir/demo.tar" -name "$IMAGE"
 show "$BERTH" image import "$dir/demo.tar"
 
 say "a workspace, a template, and an instance with 1 GPU, 1 core, 512 MiB"
-cat >"$dir/template.yaml" <<'YAML'
+cat >"$dir/template.yaml" <<YAML
 name: demo
 description: counts, and says so
-image: demo:latest
+image: $IMAGE
 kind: interactive
 stoppable: true
 stop_grace_seconds: 5

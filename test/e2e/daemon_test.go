@@ -26,6 +26,7 @@ const patience = 30 * time.Second
 type daemon struct {
 	t      *testing.T
 	dir    string
+	at     string // its control socket
 	args   []string
 	wrap   func(*exec.Cmd) // changes how it is started; nil: doesn't
 	client *client.Client
@@ -45,11 +46,7 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 		t.Fatal(err)
 	}
 	before := leftovers(t)
-	d := &daemon{t: t, dir: dir, args: args}
-	d.client, err = client.New(client.Options{Socket: d.socket()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := &daemon{t: t, dir: dir, at: filepath.Join(dir, "berth.sock"), args: args}
 	t.Cleanup(func() {
 		d.cleanUp()
 		if after := leftovers(t); after != before {
@@ -62,7 +59,7 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	return d
 }
 
-func (d *daemon) socket() string { return filepath.Join(d.dir, "berth.sock") }
+func (d *daemon) socket() string { return d.at }
 func (d *daemon) data() string   { return filepath.Join(d.dir, "data") }
 
 func (d *daemon) log() string {
@@ -80,6 +77,10 @@ func (d *daemon) commandLine() []string {
 // start runs the daemon without waiting for it.
 func (d *daemon) start(env ...string) {
 	d.t.Helper()
+	var err error
+	if d.client, err = client.New(client.Options{Socket: d.socket()}); err != nil {
+		d.t.Fatal(err)
+	}
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		d.t.Fatal(err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -167,6 +168,35 @@ func TestStrangersAreRefused(t *testing.T) {
 		t.Errorf("with the socket open to it: %v: %s", err, out)
 	}
 	says(t, out, "nobody", "group berth", "usermod")
+}
+
+// Members of group berth come through the socket's directory and its mode. The
+// group is in an /etc/group that only the daemon sees.
+func TestGroupIsLetIn(t *testing.T) {
+	const gid = 54321
+	d := newDaemon(t)
+	groups, err := os.ReadFile("/etc/group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(d.dir, "group")
+	if err := os.WriteFile(file, fmt.Appendf(groups, "berth:x:%d:\n", gid), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.wrap = func(cmd *exec.Cmd) {
+		script := `mount --bind "$GROUPFILE" /etc/group && exec "$0" "$@"`
+		cmd.Args = append([]string{"unshare", "--mount", "sh", "-c", script}, cmd.Args...)
+		cmd.Path = "/usr/bin/unshare"
+		cmd.Env = append(cmd.Env, "GROUPFILE="+file)
+	}
+	d.at = filepath.Join(d.dir, "run", "berth.sock") // in a directory that the daemon makes
+	d.up()
+	open(t, d)
+	cmd := exec.Command(filepath.Join(d.dir, "berth"), "status", "--socket", d.socket())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{gid}}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("a member of the group: %v: %s", err, out)
+	}
 }
 
 // open lets others reach the socket's directory, and a client in it.
