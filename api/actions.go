@@ -31,6 +31,9 @@ func (a *API) act(ctx context.Context, in *actionInput, command func(*reader, *w
 	if err != nil {
 		return nil, err
 	}
+	if answer, err := r.instanceReplay(ctx, &workspace.Instance{}); answer != nil || err != nil {
+		return answer, err
+	}
 	inst, err := r.instance(in.ID, in.ref())
 	if err != nil {
 		return nil, err

@@ -39,6 +39,10 @@ func (a *API) createInstance(ctx context.Context, in *createInstanceInput) (*obj
 	if err != nil {
 		return nil, err
 	}
+	asked := &workspace.Instance{Name: in.Body.Name, Template: workspace.TemplateRef{Name: in.Body.Template.Name}}
+	if answer, err := r.instanceReplay(ctx, asked); answer != nil || err != nil {
+		return answer, err
+	}
 	scope := Scope{Workspace: in.Body.Workspace, WorkspaceHeader: in.WorkspaceHeader}
 	w, err := r.workspace(scope.ref())
 	if err != nil {
@@ -100,6 +104,25 @@ func (a *API) instanceAnswer(ctx context.Context, id string, gone *workspace.Ins
 	inst := r.Instance(id)
 	if inst == nil {
 		inst = deleted(gone)
+	}
+	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: inst}, nil
+}
+
+// instanceReplay answers a retry with the instance as it is now, or, when it is
+// gone, with the ids that the first answer had and what else is known of it. It
+// gives nil for a request that is new.
+func (r *reader) instanceReplay(ctx context.Context, gone *workspace.Instance) (*object[workspace.Instance], error) {
+	old, err := r.replayed(ctx)
+	if old == nil || err != nil {
+		return nil, err
+	}
+	inst := r.Instance(old.Object)
+	switch {
+	case inst == nil:
+		gone.ID, gone.Run = old.Object, old.Run
+		inst = deleted(gone)
+	case !r.sees(inst.Workspace):
+		return nil, workspace.Errorf(workspace.CodeNotFound, "there is no instance %q: berth instance ls shows them", old.Object)
 	}
 	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: inst}, nil
 }

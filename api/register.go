@@ -112,6 +112,24 @@ func (a *API) reader(ctx context.Context, how Reading) (*reader, error) {
 	return r, nil
 }
 
+// replayed finds what a request got that was carried out before under the same
+// Idempotency-Key, nil when there is none. A retry is answered by it before
+// anything that it names is looked up: that may be gone since.
+func (r *reader) replayed(ctx context.Context) (*state.Result, error) {
+	idem := requestOf(ctx).idem
+	if idem == nil {
+		return nil, nil
+	}
+	res, ok := r.Outcome(*idem)
+	switch {
+	case !ok:
+		return nil, nil
+	case res.Err != nil:
+		return nil, res.Err
+	}
+	return &res, nil
+}
+
 // propose carries out a change. What Apply refuses is the error.
 func (a *API) propose(ctx context.Context, cmd state.Command) (state.Result, error) {
 	who, err := principalOf(ctx)

@@ -188,3 +188,118 @@ func FuzzBodies(f *testing.F) {
 		}
 	})
 }
+
+// A retry gets its first answer's status and ids, whatever became since of what
+// it names.
+func TestIdempotencyOutlivesItsObjects(t *testing.T) {
+	r := newRig(t)
+	r.ask("POST", "templates", `{"name":"mine","image":"demo"}`)
+	ask := func(method, path, body string) answer {
+		return r.ask(method, path, body, "Idempotency-Key", "k")
+	}
+	const one = `{"name":"one","template":{"name":"mine"}}`
+	created := decode[workspace.Instance](t, ask("POST", "instances", one), 201)
+	decode[workspace.Instance](t, ask("POST", "instances/one/stop", ""), 200)
+	started := decode[workspace.Instance](t, ask("POST", "instances/one/start", ""), 200)
+	decode[workspace.Instance](t, ask("POST", "instances/one/restart", ""), 200)
+	deleted := decode[workspace.Instance](t, ask("DELETE", "instances/one", ""), 200)
+	ask("PUT", "templates/put", `{"image":"demo"}`)
+	ask("POST", "templates", `{"name":"posted","image":"demo"}`)
+	for _, name := range []string{"mine", "put", "posted"} {
+		if a := ask("DELETE", "templates/"+name, ""); a.status != 204 {
+			t.Fatalf("delete template %s: %d %s", name, a.status, a.body)
+		}
+	}
+	// Its name is another's now, of another template, and its image is gone.
+	r.instance("one")
+	r.ask("POST", "templates", `{"name":"posted","image":"other"}`)
+	r.report(workspace.Report{Images: &[]workspace.NodeImage{}})
+
+	proposed := len(r.callers)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		run                string
+	}{
+		{"POST", "instances", one, 201, created.Run},
+		{"POST", "instances/one/stop", "", 200, created.Run},
+		{"POST", "instances/one/start", "", 200, started.Run},
+		{"DELETE", "instances/one", "", 200, ""},
+	} {
+		again := decode[workspace.Instance](t, ask(c.method, c.path, c.body), c.status)
+		if again.ID != deleted.ID || again.Run != c.run || again.Status != workspace.StatusDeleted {
+			t.Errorf("%s %s again: %+v, want %s, deleted, and run %q", c.method, c.path, again, deleted.ID, c.run)
+		}
+	}
+	if again := decode[workspace.Instance](t, ask("POST", "instances/one/restart", ""), 200); again.ID != deleted.ID {
+		t.Errorf("restart again: %+v", again)
+	}
+	if len(r.callers) != proposed {
+		t.Errorf("%d retries went through the log, though it has their outcomes", len(r.callers)-proposed)
+	}
+	if again := decode[workspace.Template](t, ask("PUT", "templates/put", `{"image":"demo"}`), 200); again.Name != "put" {
+		t.Errorf("put again: %+v", again)
+	}
+	if again := decode[workspace.Template](t, ask("POST", "templates", `{"name":"posted","image":"demo"}`), 201); again.Name != "posted" {
+		t.Errorf("posted again: %+v", again)
+	}
+	if a := ask("DELETE", "templates/put", ""); a.status != 204 || r.View().Template("put") != nil {
+		t.Errorf("delete again: %d %s", a.status, a.body)
+	}
+	refused(t, ask("POST", "instances", `{"name":"two","template":{"name":"mine"}}`), 422, workspace.CodeKeyReused)
+}
+
+// A retry tells nothing to one who may not see the instance any more.
+func TestIdempotencyShowsOnlyWhatIsSeen(t *testing.T) {
+	r := newRig(t)
+	const body = `{"name":"one","template":{"name":"demo"}}`
+	decode[workspace.Instance](t, r.ask("POST", "instances", body, "Idempotency-Key", "k"), 201)
+	stranger := Principal{User: admin + "s", Role: workspace.RoleMember}
+	refused(t, r.askAs(stranger, "POST", "instances", body, "Idempotency-Key", "k"), 404, workspace.CodeNotFound)
+	bob := Principal{User: "bob", Role: workspace.RoleClusterAdmin}
+	decode[workspace.Instance](t, r.askAs(bob, "POST", "instances/one/stop", "", "Idempotency-Key", "k"), 200)
+	bob.Role = workspace.RoleMember
+	refused(t, r.askAs(bob, "POST", "instances/one/stop", "", "Idempotency-Key", "k"), 404, workspace.CodeNotFound)
+}
+
+// What no container could be made of, or no replica read, never gets anywhere.
+func TestHostileTexts(t *testing.T) {
+	r := newRig(t)
+	template := func(field string) string { return `{"name":"bad","image":"demo",` + field + `}` }
+	for body, field := range map[string]string{
+		template(`"command":[` + strings.Repeat(`"",`, 140_000) + `""]`):           "command",
+		template(`"command":["a\u0000"]`):                                          "command",
+		template(`"env":[{"name":"A","value":"a\u0000"}]`):                         "env.A",
+		template(`"description":"a\u0000"`):                                        "description",
+		template(`"storage_policy":"nonsense"`):                                    "storage_policy",
+		template(`"variables":[` + strings.Repeat(`{"name":"a"},`, 200) + `{}]`):   "variables",
+		template(`"resources":{"gpu_type":"a\u0000"}`):                             "resources.gpu_type",
+		strings.Replace(template(`"kind":"job"`), `:"demo"`, `:"demo\u0000"`, 1):   "image",
+		strings.Replace(template(`"kind":"job"`), `:"bad"`, `:"ba\u0000d"`, 1):     "name",
+		template(`"ports":[` + strings.Repeat(`{"name":"a"},`, 100) + `{}]`):       "ports",
+		template(`"volume_path":"/a\u0000"`):                                       "volume_path",
+		template(`"variables":[{"name":"a","type":"string","default":"a\u0000"}]`): "template.variables.a",
+	} {
+		if p := refused(t, r.ask("POST", "templates", body), 422, workspace.CodeInvalid); p.Fields[field] == "" {
+			t.Errorf("%.80s: %v, want it to be about %s", body, p.Fields, field)
+		}
+	}
+	for body, field := range map[string]string{
+		`{"name":"a","template":{"name":"demo"},"storage_policy":"nonsense"}`:                              "storage_policy",
+		`{"name":"a","template":{"name":"demo"},"project":"none"}`:                                         "project",
+		`{"name":"a","template":{"name":"demo"},"description":"a\u0000"}`:                                  "description",
+		`{"name":"a","template":{"name":"secretive","variables":{"password":"hunter2\u0000"}}}`:            "template.variables.password",
+		`{"name":"a","template":{"name":"demo"},"resources":{"gpu_type":"a\u0000"}}`:                       "resources.gpu_type",
+		`{"name":"a","template":{"name":"demo","variables":{"port":"` + strings.Repeat("1", 5000) + `"}}}`: "template.variables.port",
+	} {
+		if p := refused(t, r.ask("POST", "instances", body), 422, workspace.CodeInvalid); p.Fields[field] == "" || strings.Contains(p.Detail, "hunter2") {
+			t.Errorf("%.80s: %v %s, want it to be about %s", body, p.Fields, p.Detail, field)
+		}
+	}
+	if p := refused(t, r.ask("POST", "workspaces", `{"name":"a\nb"}`), 422, workspace.CodeInvalid); p.Fields["name"] == "" {
+		t.Errorf("a workspace of two lines: %v", p.Fields)
+	}
+	if inst := r.instance("after"); inst.ID == "" {
+		t.Error("nothing works any more")
+	}
+}

@@ -55,7 +55,11 @@ func (a *API) createTemplate(ctx context.Context, in *createTemplateInput) (*obj
 		return nil, err
 	}
 	t := &in.Body.Template
-	if old := r.Template(t.Name); old != nil && !sameTemplate(*old, *t) {
+	replay, err := r.replayed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if old := r.Template(t.Name); replay == nil && old != nil && !sameTemplate(*old, *t) {
 		return nil, workspace.Errorf(workspace.CodeExists, "template %q exists: choose another name, or replace it (PUT)", old.Name)
 	}
 	return a.writeTemplate(ctx, t)
@@ -83,10 +87,21 @@ func (a *API) putTemplate(ctx context.Context, in *putTemplateInput) (*object[wo
 }
 
 func (a *API) writeTemplate(ctx context.Context, t *workspace.Template) (*object[workspace.Template], error) {
+	if err := t.Validate(); err != nil {
+		return nil, err // a large one needn't go through the log to be refused
+	}
 	if _, err := a.propose(ctx, &state.PutTemplate{Template: *t}); err != nil {
 		return nil, err
 	}
-	return a.templateAnswer(ctx, t.Name, Reading{})
+	r, err := a.reader(ctx, Reading{})
+	if err != nil {
+		return nil, err
+	}
+	// A replayed answer may be about one that is gone since.
+	if now := r.Template(t.Name); now != nil {
+		t = now
+	}
+	return &object[workspace.Template]{Meta: r.metaOf(t.ModifyIndex), Body: t}, nil
 }
 
 func (a *API) listTemplates(ctx context.Context, in *Paging) (*pageAnswer[workspace.Template], error) {

@@ -298,3 +298,17 @@ func TestHalfBootstrapIsBegunAgain(t *testing.T) {
 	waitReady(t, c.Cluster)
 	c.propose(initCluster(), system)
 }
+
+// A command that can't be written down is refused, and nothing is proposed.
+func TestUnwritableCommandIsRefused(t *testing.T) {
+	c := start(t, Config{Dir: t.TempDir()})
+	c.propose(initCluster(), system)
+	before := c.View().Index()
+	_, err := c.Propose(t.Context(), &state.CreateInstance{ToBeDeletedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, admin)
+	if workspace.CodeOf(err) != workspace.CodeInvalid {
+		t.Errorf("the answer is %v", err)
+	}
+	if after := c.View().Index(); after != before {
+		t.Errorf("the log went from %d to %d", before, after)
+	}
+}

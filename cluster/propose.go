@@ -120,7 +120,10 @@ func (c *Cluster) outcome(ctx context.Context, p *proposal) (outcome, error) {
 }
 
 func (c *Cluster) answer(out outcome, by state.Caller) (state.Result, error) {
+	var refused *workspace.Error
 	switch {
+	case errors.As(out.err, &refused): // before it got near the log
+		return state.Result{}, refused
 	case out.err != nil:
 		return state.Result{}, unknown(by, out.err)
 	case out.result.Err != nil:

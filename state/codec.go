@@ -16,11 +16,22 @@ var (
 	decoder = must(cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		MaxArrayElements:  maxElements,
+		MaxMapPairs:       maxElements,
+		MaxNestedLevels:   maxDepth,
 		// A container's error text may hold any bytes; refusing them here would
 		// stop a replica over a message.
 		UTF8: cbor.UTF8DecodeInvalid,
 	}.DecMode())
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// The encoder has no bounds, so the decoder's are far above what a request of
+// 1 MiB can hold: an entry that can't be read stops every replica. The decoder
+// counts what is there before it makes room, so they promise no memory.
+const (
+	maxElements = 16 << 20
+	maxDepth    = 256
 )
 
 func encodeOptions() cbor.EncOptions {

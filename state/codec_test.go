@@ -196,6 +196,45 @@ func TestUnreadableEntry(t *testing.T) {
 	}
 }
 
+// unreadable is a command whose body isn't what its type says.
+type unreadable struct {
+	Field int `cbor:"99,keyasint"`
+}
+
+func (*unreadable) Type() Type      { return TypeStopInstance }
+func (*unreadable) apply(*tx) error { return nil }
+
+// TestUnreadableIsNotWritten: what no replica could follow doesn't get into the
+// log.
+func TestUnreadableIsNotWritten(t *testing.T) {
+	_, err := Encode(&unreadable{1}, sampleCaller, sampleTime)
+	if workspace.CodeOf(err) != workspace.CodeInvalid || !strings.Contains(err.Error(), "unknown field") {
+		t.Errorf("%v, want that it is refused", err)
+	}
+}
+
+// TestLargeEntry: whatever fits in a request of 1 MiB is followed, and judged by
+// the rules, not by the codec.
+func TestLargeEntry(t *testing.T) {
+	w := newWorld(t)
+	w.play("init")
+	many := map[string]string{}
+	for n := range 200_000 {
+		many[fmt.Sprint(n)] = ""
+	}
+	spec := workspace.RunSpec{Image: "demo"}
+	resources := workspace.Resources{CPUMilli: 1000, MemoryMiB: 1000}
+	for field, cmd := range map[string]Command{
+		"command": &PutTemplate{Template: workspace.Template{Name: "a", Image: "demo", Kind: workspace.KindJob, Command: make([]string, 200_000)}},
+		"template.variables": &CreateInstance{ID: "i", Workspace: "w0", Name: "a", Kind: workspace.KindJob, Spec: spec, Resources: resources,
+			Template: workspace.TemplateRef{Variables: many}},
+	} {
+		if res := w.apply(cmd, Caller{Principal: "root", Role: workspace.RoleClusterAdmin}); res.Err == nil || res.Err.Fields[field] == "" {
+			t.Errorf("%T: %v, want it to be about %s", cmd, res.Err, field)
+		}
+	}
+}
+
 // TestText: what containers say may be any bytes; they come back as they were,
 // also through a snapshot.
 func TestText(t *testing.T) {

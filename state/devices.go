@@ -215,7 +215,8 @@ func (t *tx) setHealth(node string, h *workspace.DeviceHealth) {
 	t.event(workspace.Event{Type: "device." + string(h.Health), Object: n.UUID, Node: node, Reason: h.Reason, Message: h.Message})
 }
 
-// setBlocked notes which devices quarantined containers have.
+// setBlocked notes which devices quarantined containers have, whichever of the
+// two was reported first.
 func (t *tx) setBlocked(node string, orphans []workspace.Orphan) {
 	by := map[string]string{}
 	for _, o := range orphans {

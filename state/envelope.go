@@ -38,7 +38,8 @@ type Caller struct {
 	Idem      *IdempotencyKey
 }
 
-// Encode makes the log entry of a command.
+// Encode makes the log entry of a command. One that couldn't be read back is
+// CodeInvalid: in the log it would stop every replica for good.
 func Encode(cmd Command, by Caller, at time.Time) ([]byte, error) {
 	body, err := encoder.Marshal(cmd)
 	if err != nil {
@@ -51,7 +52,11 @@ func Encode(cmd Command, by Caller, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the envelope of %T: %w", cmd, err)
 	}
-	return seal(payload), nil
+	entry := seal(payload)
+	if _, _, err := decode(entry); err != nil {
+		return nil, workspace.Errorf(workspace.CodeInvalid, "the request can't be kept in the log: %v", err)
+	}
+	return entry, nil
 }
 
 // decode reads an entry back. Any error means that this replica can't follow

@@ -54,6 +54,9 @@ func (c *CreateInstance) apply(t *tx) error {
 	if w.Archived() {
 		return t.admit(w, true)
 	}
+	if c.Project != "" {
+		return workspace.InvalidField("project", "there is no project %.40q: workspace %s has none", c.Project, w.Slug)
+	}
 	if err := fresh("instance", c.ID, instances.get(t, "id", c.ID)); err != nil {
 		return err
 	}

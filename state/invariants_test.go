@@ -12,7 +12,7 @@ import (
 // from one to the next. The names are those of docs/domain.md.
 func invariants(before, after View, cmd Command) error {
 	for _, check := range []func(before, after View, cmd Command) error{
-		devicesHold, devicesKept, runsForward, runsOfInstances, concurrencyHolds, namesUnique, timeForward,
+		devicesHold, devicesKept, devicesBlocked, runsForward, runsOfInstances, concurrencyHolds, namesUnique, timeForward,
 	} {
 		if err := check(before, after, cmd); err != nil {
 			return err
@@ -62,6 +62,23 @@ func devicesKept(before, after View, cmd Command) error {
 			if !kept && !mayFree(before, after, report, d, h) {
 				return fmt.Errorf("I1: %s lost its holder %s by %T", d.UUID, h.Run, cmd)
 			}
+		}
+	}
+	return nil
+}
+
+// devicesBlocked: a device that a quarantined container of its node has is no
+// other's, and only such a device is kept from runs.
+func devicesBlocked(_, v View, _ Command) error {
+	for d := range v.Devices() {
+		var by []string
+		for _, o := range v.Node(d.Node).Orphans {
+			if slices.Contains(o.Devices, d.UUID) {
+				by = append(by, o.Container)
+			}
+		}
+		if len(by) == 0 && d.Blocked != "" || len(by) > 0 && !slices.Contains(by, d.Blocked) {
+			return fmt.Errorf("I13: device %s is blocked by %q, its node's orphans on it are %q", d.UUID, d.Blocked, by)
 		}
 	}
 	return nil

@@ -260,7 +260,9 @@ func (m *model) host(t *rapid.T) {
 	there := hardware[node]
 	m.report(t, node, func(r *workspace.Report) {
 		r.Ready = &workspace.Readiness{Ready: !rarely(t, "not ready")}
-		r.Devices = &gpu.Inventory{Devices: slices.Clone(there[:len(there)-rapid.IntRange(0, 1).Draw(t, "missing")])}
+		if !rarely(t, "no inventory yet") {
+			r.Devices = &gpu.Inventory{Devices: slices.Clone(there[:len(there)-rapid.IntRange(0, 1).Draw(t, "missing")])}
+		}
 		r.Orphans = &[]workspace.Orphan{}
 		if rarely(t, "orphan") {
 			*r.Orphans = []workspace.Orphan{{Container: "orphan", Devices: []string{there[0].UUID}}}

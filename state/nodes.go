@@ -56,8 +56,8 @@ func (t *tx) reportHost(old *workspace.Node, r *workspace.Report) {
 	for i := range r.Health {
 		t.setHealth(r.Node, &r.Health[i])
 	}
-	if r.Orphans != nil {
-		t.setBlocked(r.Node, *r.Orphans)
+	if r.Orphans != nil || r.Devices != nil {
+		t.setBlocked(r.Node, nodes.get(t, "id", r.Node).Orphans)
 	}
 }
 

@@ -35,16 +35,26 @@ func (t *tx) recall() (Result, bool) {
 			return o.replay(), true
 		}
 	}
-	idem := t.env.Idem
-	if idem == nil {
+	if t.env.Idem == nil {
 		return Result{}, false
 	}
-	o := outcomes.get(t, "id", "key:"+idem.Scope)
+	return recall(t, *t.env.Idem, t.index, t.at)
+}
+
+// Outcome is what a request with this key got, if the log has carried one out
+// before: what a proposal that follows this view would get too.
+func (v View) Outcome(idem IdempotencyKey) (Result, bool) {
+	return recall(v.txn, idem, v.Index(), v.At())
+}
+
+// recall finds the outcome of an idempotency key at an index and time.
+func recall(in reader, idem IdempotencyKey, index uint64, at time.Time) (Result, bool) {
+	o := outcomes.get(in, "id", "key:"+idem.Scope)
 	switch {
-	case o == nil || o.Until < t.at.UnixMicro():
+	case o == nil || o.Until < at.UnixMicro():
 		return Result{}, false
 	case o.Body != idem.Body:
-		return Result{Index: t.index, Replay: true, Err: workspace.Errorf(workspace.CodeKeyReused,
+		return Result{Index: index, Replay: true, Err: workspace.Errorf(workspace.CodeKeyReused,
 			"this Idempotency-Key was used in the last 24 h with another request: use a new key")}, true
 	}
 	return o.replay(), true

@@ -41,3 +41,24 @@ func TestOldOutcomesGoFromAmongYoungOnes(t *testing.T) {
 		t.Error("an outcome was forgotten before its time")
 	}
 }
+
+// A view tells the outcome that a proposal after it would get.
+func TestViewOutcome(t *testing.T) {
+	w := newWorld(t)
+	w.play("init\ncreate i1 idem=s/b")
+	w.play("delete i1")
+	idem := IdempotencyKey{Scope: "s", Body: "b"}
+	if res, ok := w.store.View().Outcome(idem); !ok || !res.Replay || res.Object != "i1" || res.Err != nil {
+		t.Errorf("the outcome of a create: %+v, %v", res, ok)
+	}
+	if res, ok := w.store.View().Outcome(IdempotencyKey{Scope: "s", Body: "other"}); !ok || res.Err == nil || res.Err.Code != workspace.CodeKeyReused {
+		t.Errorf("the key with another request: %+v, %v", res, ok)
+	}
+	if res, ok := w.store.View().Outcome(IdempotencyKey{Scope: "new", Body: "b"}); ok {
+		t.Errorf("an unused key: %+v", res)
+	}
+	w.play("clock 25h\ncreate i2")
+	if res, ok := w.store.View().Outcome(idem); ok {
+		t.Errorf("after a day: %+v", res)
+	}
+}

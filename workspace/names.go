@@ -8,6 +8,7 @@ import (
 const (
 	MaxInstanceName = 60
 	MaxSlug         = 63
+	MaxName         = 255       // names that are no labels, types, references
 	MaxText         = 4096      // descriptions, messages
 	MaxSettings     = 64 * 1024 // bytes of a settings object
 )

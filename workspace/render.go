@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -29,6 +30,9 @@ func (t *Template) Validate() error {
 	if t.StopGrace < 0 || t.StopGrace > MaxStopGrace {
 		return InvalidField("stop_grace_seconds", "%d is outside 0 to %d", t.StopGrace, MaxStopGrace)
 	}
+	if err := validateCount("variables", len(t.Variables), MaxVariables); err != nil {
+		return err
+	}
 	for i := range t.Variables {
 		if err := t.Variables[i].validate(); err != nil {
 			return err
@@ -42,6 +46,9 @@ func (t *Template) Validate() error {
 			return InvalidField("env", "%q can't be the name of an environment variable", e.Name)
 		}
 	}
+	if err := t.validateTexts(); err != nil {
+		return err
+	}
 	if t.VolumePath != "" && !path.IsAbs(t.VolumePath) {
 		return InvalidField("volume_path", "%q must be an absolute path", t.VolumePath)
 	}
@@ -51,6 +58,15 @@ func (t *Template) Validate() error {
 		return err
 	}
 	return t.validatePlaceholders()
+}
+
+func (t *Template) validateTexts() error {
+	unrendered := RunSpec{Image: t.Image, Command: t.Command, Env: t.Env, Ports: t.Ports, VolumePath: t.VolumePath, Probe: t.Probe}
+	return cmp.Or(
+		validateText("description", t.Description, MaxText),
+		validateStoragePolicy(t.StoragePolicy),
+		unrendered.validateTexts(),
+	)
 }
 
 func (v *Variable) validate() error {
@@ -64,15 +80,25 @@ func (v *Variable) validate() error {
 	if v.Type == VarSecret && (v.Default != "" || len(v.Options) > 0) {
 		return InvalidField(field, "a secret can't have a default or options: templates can be read by others")
 	}
-	if v.Default != "" {
+	err := cmp.Or(
+		validateText(field, v.Description, MaxText),
+		validateCount(field+".options", len(v.Options), MaxOptions),
+	)
+	for _, option := range v.Options {
+		err = cmp.Or(err, validateText(field+".options", option, MaxText))
+	}
+	if err == nil && v.Default != "" {
 		return v.check(v.Default)
 	}
-	return nil
+	return err
 }
 
 // check says whether a value is one this variable can have.
 func (v *Variable) check(value string) error {
 	field := "template.variables." + v.Name
+	if err := validateText(field, value, MaxText); err != nil {
+		return err
+	}
 	switch v.Type {
 	case VarInt:
 		if _, err := strconv.ParseInt(value, 10, 64); err != nil {
@@ -90,15 +116,14 @@ func (v *Variable) check(value string) error {
 	if len(v.Options) > 0 && !slices.Contains(v.Options, value) {
 		return InvalidField(field, "%q is none of %s", value, strings.Join(v.Options, ", "))
 	}
-	if strings.ContainsRune(value, 0) || len(value) > MaxText {
-		return InvalidField(field, "has a zero byte or more than %d bytes", MaxText)
-	}
 	return nil
 }
 
 func (t *Template) validatePlaceholders() error {
+	uses := 0
 	for _, e := range t.Env {
-		if err := t.validateText(e.Value, true); err != nil {
+		uses += len(placeholder.FindAllStringIndex(e.Value, -1))
+		if err := t.validateUses(e.Value, true); err != nil {
 			return err
 		}
 	}
@@ -107,14 +132,18 @@ func (t *Template) validatePlaceholders() error {
 		readable = append(readable, p.Number)
 	}
 	for _, text := range readable {
-		if err := t.validateText(text, false); err != nil {
+		uses += len(placeholder.FindAllStringIndex(text, -1))
+		if err := t.validateUses(text, false); err != nil {
 			return err
 		}
+	}
+	if uses > MaxUses {
+		return InvalidField("variables", "are used %d times; at most %d", uses, MaxUses)
 	}
 	return nil
 }
 
-func (t *Template) validateText(text string, secretsToo bool) error {
+func (t *Template) validateUses(text string, secretsToo bool) error {
 	for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
 		v := t.variable(m[1])
 		if v == nil {
@@ -167,7 +196,7 @@ func (t *Template) Render(values map[string]string) (spec RunSpec, public map[st
 		}
 	}
 	spec = t.fill(public)
-	return spec, public, secrets, spec.validatePorts()
+	return spec, public, secrets, spec.Validate()
 }
 
 // validatePorts checks the numbers that values have given the ports.

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 )
@@ -31,13 +32,15 @@ func (w *Workspace) Validate() error {
 	if !slices.Contains([]Plan{PlanBasic, PlanPro, PlanScale, PlanEnterprise}, w.Plan) {
 		return InvalidField("plan", "%q is none of basic, pro, scale, enterprise", w.Plan)
 	}
-	if w.Name != nil && (*w.Name == "" || len(*w.Name) > 255) {
-		return InvalidField("name", "must have 1 to 255 bytes, or be null")
+	if w.Name != nil {
+		if *w.Name == "" || len(*w.Name) > MaxName {
+			return InvalidField("name", "must have 1 to %d bytes, or be null", MaxName)
+		}
+		if err := validateName("name", *w.Name, MaxName); err != nil {
+			return err
+		}
 	}
-	if len(w.Description) > MaxText {
-		return InvalidField("description", "%d bytes; at most %d", len(w.Description), MaxText)
-	}
-	if err := validateSettings(w.Settings); err != nil {
+	if err := cmp.Or(validateText("description", w.Description, MaxText), validateSettings(w.Settings)); err != nil {
 		return err
 	}
 	if w.Limits.MaxConcurrentRuns < 1 {
@@ -65,16 +68,20 @@ func (i *Instance) Validate() error {
 	if err := ValidateLabel("name", i.Name, MaxInstanceName); err != nil {
 		return err
 	}
-	if len(i.Description) > MaxText {
-		return InvalidField("description", "%d bytes; at most %d", len(i.Description), MaxText)
-	}
 	if i.Kind != KindInteractive && i.Kind != KindJob {
 		return InvalidField("kind", "%q is neither interactive nor job", i.Kind)
 	}
 	if i.Spec.Image == "" {
 		return InvalidField("template.image", "is empty")
 	}
-	return i.Resources.Validate()
+	return cmp.Or(
+		validateText("description", i.Description, MaxText),
+		validateText("template.description", i.Template.Description, MaxText),
+		validateCount("template.variables", len(i.Template.Variables)+len(i.Secrets), MaxVariables),
+		validateStoragePolicy(i.StoragePolicy),
+		i.Spec.Validate(),
+		i.Resources.Validate(),
+	)
 }
 
 // Validate checks a request for resources.
@@ -95,7 +102,10 @@ func (r *Resources) Validate() error {
 	case r.StorageMiB < 0 || r.StorageMiB > MaxStorageMiB:
 		return InvalidField("resources.storage_mib", "%d is outside 0 to %d", r.StorageMiB, MaxStorageMiB)
 	}
-	return nil
+	return cmp.Or(
+		validateName("resources.gpu_vendor", r.GPUVendor, MaxName),
+		validateName("resources.gpu_type", r.GPUType, MaxName),
+	)
 }
 
 // Shared reports whether less than a whole device is asked for.

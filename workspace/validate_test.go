@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,8 @@ func TestValidateWorkspace(t *testing.T) {
 		"plan":             {func(w *Workspace) { w.Plan = "gold" }, "plan"},
 		"empty name":       {func(w *Workspace) { w.Name = new(string) }, "name"},
 		"no name":          {func(w *Workspace) { w.Name = nil }, ""},
+		"line in name":     {func(w *Workspace) { *w.Name = "Team\nA" }, "name"},
+		"zero in text":     {func(w *Workspace) { w.Description = "a\x00" }, "description"},
 		"description":      {func(w *Workspace) { w.Description = strings.Repeat("a", MaxText+1) }, "description"},
 		"settings":         {func(w *Workspace) { w.Settings = json.RawMessage(`{"a":[1]}`) }, ""},
 		"settings list":    {func(w *Workspace) { w.Settings = json.RawMessage(`[1]`) }, "settings"},
@@ -51,6 +54,32 @@ func TestValidateWorkspace(t *testing.T) {
 	}
 }
 
+func many(n int) map[string]string {
+	values := map[string]string{}
+	for i := range n {
+		values[strconv.Itoa(i)] = ""
+	}
+	return values
+}
+
+func TestStoragePolicy(t *testing.T) {
+	for policy, good := range map[string]bool{
+		"": true, "retain": true, "delete": true, "retain:1": true, "retain:3650": true,
+		"nonsense": false, "Retain": false, "retain:": false, "retain:0": false, "retain:3651": false, "retain:-1": false,
+		"retain:+1": false, "retain:01": false, "retain:1d": false, "delete:1": false, "3": false, "retain:99999999999999999999": false,
+	} {
+		field := ""
+		if !good {
+			field = "storage_policy"
+		}
+		i := &Instance{Name: "dev", Kind: KindJob, Spec: RunSpec{Image: "demo"}, Resources: Resources{CPUMilli: 10, MemoryMiB: 16}, StoragePolicy: policy}
+		check(t, "an instance with "+policy, i.Validate(), field)
+		n := notebook()
+		n.StoragePolicy = policy
+		check(t, "a template with "+policy, n.Validate(), field)
+	}
+}
+
 func TestRetentionDuration(t *testing.T) {
 	for r, want := range map[Retention]time.Duration{{"hours", 5}: 5 * time.Hour, {"days", 2}: 48 * time.Hour} {
 		if got := r.Duration(); got != want {
@@ -68,6 +97,14 @@ func TestValidateInstance(t *testing.T) {
 		"name":          {func(i *Instance) { i.Name = "a_b" }, "name"},
 		"long name":     {func(i *Instance) { i.Name = strings.Repeat("a", MaxInstanceName+1) }, "name"},
 		"description":   {func(i *Instance) { i.Description = strings.Repeat("a", MaxText+1) }, "description"},
+		"zero in text":  {func(i *Instance) { i.Description = "a\x00" }, "description"},
+		"two lines":     {func(i *Instance) { i.Description = "a\n日本" }, ""},
+		"template text": {func(i *Instance) { i.Template.Description = "a\x00" }, "template.description"},
+		"variables":     {func(i *Instance) { i.Template.Variables = many(MaxVariables + 1) }, "template.variables"},
+		"command":       {func(i *Instance) { i.Spec.Command = []string{"a\x00"} }, "command"},
+		"port":          {func(i *Instance) { i.Spec.Ports = []Port{{Name: "web", Number: "0"}} }, "ports.web"},
+		"zero in type":  {func(i *Instance) { i.Resources.GPUType = "a100\x00" }, "resources.gpu_type"},
+		"vendor":        {func(i *Instance) { i.Resources.GPUVendor = strings.Repeat("a", MaxName+1) }, "resources.gpu_vendor"},
 		"kind":          {func(i *Instance) { i.Kind = KindExternal }, "kind"},
 		"image":         {func(i *Instance) { i.Spec.Image = "" }, "template.image"},
 		"gpus":          {func(i *Instance) { i.Resources.GPUCount = -1 }, "resources.gpu_count"},
