@@ -62,7 +62,8 @@ const (
 	defaultReconcile = 10 * time.Second
 	hardwareEvery    = 30 * time.Second // between looks at devices and images
 	killPatience     = 10 * time.Second // a cgroup that isn't empty by then is stuck
-	actionTimeout    = 30 * time.Second // of one call to the runtime, Import and Wait excepted
+	actionTimeout    = 30 * time.Second // of one call to the runtime, but for Import, Wait and those on the way to KILL
+	lookTimeout      = 5 * time.Second  // of a look at a container, or of TERM: KILL isn't much later for it
 	firstBackOff     = 200 * time.Millisecond
 	longestBackOff   = 5 * time.Second
 	createAttempts   = 3 // before an error of unknown kind fails the run

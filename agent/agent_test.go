@@ -42,7 +42,9 @@ type host struct {
 
 	mu       sync.Mutex
 	specs    []runtime.Spec
-	taskless bool // containers that weren't started have lost their task
+	taskless bool            // containers that weren't started have lost their task
+	up       context.Context // ends when the runtime goes down
+	goDown   context.CancelFunc
 	log      io.Writer
 }
 
@@ -54,7 +56,16 @@ func newHost(t *testing.T) *host {
 	}
 	h.cluster = newCluster(h)
 	h.AddImage(testImage)
+	h.startRuntime()
 	return h
+}
+
+// startRuntime has the runtime answer; after goDown only Kill works, and
+// containers go on.
+func (h *host) startRuntime() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.up, h.goDown = context.WithCancel(context.Background())
 }
 
 // digest is that of a stored image.
@@ -170,7 +181,38 @@ func (r *hostRuntime) alive() error {
 	if r.daemon.dead.Load() {
 		return errDead
 	}
+	if r.upNow().Err() != nil {
+		return fmt.Errorf("containerd doesn't answer: %w", runtime.ErrUnavailable)
+	}
 	return nil
+}
+
+func (r *hostRuntime) upNow() context.Context {
+	r.host.mu.Lock()
+	defer r.host.mu.Unlock()
+	return r.host.up
+}
+
+func (r *hostRuntime) Info(ctx context.Context) (runtime.Info, error) {
+	if err := r.alive(); err != nil {
+		return runtime.Info{}, err
+	}
+	return r.Fake.Info(ctx)
+}
+
+func (r *hostRuntime) Wait(ctx context.Context, id string) (runtime.Exit, error) {
+	if err := r.alive(); err != nil {
+		return runtime.Exit{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	up := r.upNow()
+	defer context.AfterFunc(up, cancel)()
+	exit, err := r.Fake.Wait(ctx, id)
+	if up.Err() != nil {
+		return runtime.Exit{}, r.alive()
+	}
+	return exit, err
 }
 
 func (r *hostRuntime) Create(ctx context.Context, spec runtime.Spec) (runtime.Created, error) {
@@ -187,6 +229,9 @@ func (r *hostRuntime) Create(ctx context.Context, spec runtime.Spec) (runtime.Cr
 }
 
 func (r *hostRuntime) Inspect(ctx context.Context, id string) (runtime.Container, error) {
+	if err := r.alive(); err != nil {
+		return runtime.Container{}, err
+	}
 	c, err := r.Fake.Inspect(ctx, id)
 	r.host.mu.Lock()
 	defer r.host.mu.Unlock()
@@ -215,8 +260,8 @@ func (r *hostRuntime) Signal(ctx context.Context, id string, signal int) error {
 }
 
 func (r *hostRuntime) Kill(ctx context.Context, id string) error {
-	if err := r.alive(); err != nil {
-		return err
+	if r.daemon.dead.Load() {
+		return errDead
 	}
 	return r.Fake.Kill(ctx, id)
 }

@@ -24,9 +24,10 @@ type cluster struct {
 	runs     map[string]*clusterRun
 	change   chan struct{} // closed at the next entry
 	latest   nodeState
-	history  []string // "<run> <phase>" and "<run> release <device>", as they were recorded
-	broken   []string // rules that were broken
-	failures int      // reports to refuse before one is taken
+	history  []string                  // "<run> <phase>" and "<run> release <device>", as they were recorded
+	broken   []string                  // rules that were broken
+	failures int                       // reports to refuse before one is taken
+	reported func(workspace.RunReport) // sees each report of a run; nil: nobody does
 	conduct
 }
 
@@ -36,6 +37,7 @@ type conduct struct {
 	delay       time.Duration // of answers to a go-ahead
 	reportTakes time.Duration
 	lag         bool // verified views are older than anything
+	remains     bool // dead containers can't be removed: ends come without that
 }
 
 // nodeState is what a node last said of itself.
@@ -185,6 +187,9 @@ func (c *cluster) report(report workspace.Report) error {
 }
 
 func (c *cluster) apply(report workspace.RunReport) {
+	if c.reported != nil {
+		c.reported(report)
+	}
 	r := c.runs[report.Run]
 	if r == nil || report.Epoch != r.Epoch || !report.Phase.ByAgent() {
 		c.broken = append(c.broken, fmt.Sprintf("report of no run here: %+v", report))
@@ -200,7 +205,7 @@ func (c *cluster) apply(report workspace.RunReport) {
 		}
 		return
 	}
-	if report.Phase.Terminal() && report.Reason != reasonUnkillable && c.container(report.Run) {
+	if report.Phase.Terminal() && report.Reason != reasonUnkillable && !c.remains && c.container(report.Run) {
 		c.broken = append(c.broken, report.Run+": its end was reported while it has a container")
 	}
 	r.Phase, r.reason, r.message, r.modified = report.Phase, report.Reason, report.Message, c.at.Index

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -126,12 +127,17 @@ func TestACreatedContainerWithoutATaskIsMadeAnew(t *testing.T) {
 		settle()
 		<-first.done
 		h.taskless = true
-		times(2, func() { h.FailNext("Delete", runtime.ErrInUse) })
+		times(9, func() { h.FailNext("Delete", runtime.ErrInUse) })
 		second := h.startDaemon("")
+		pass(2 * killPatience)
+		if r := c.now("run-1"); r.Phase.Terminal() || r.reason != "container_left" || !strings.Contains(r.message, runtime.ErrInUse.Error()) {
+			t.Errorf("while it can't be removed: %s (%s: %s)", r.Phase, r.reason, r.message)
+		}
 		pass(time.Minute)
 		if len(h.created()) != 2 || h.containers()["run-1"] != runtime.StateRunning {
 			t.Errorf("made %d, there: %v", len(h.created()), h.containers())
 		}
+		times(2, func() { h.FailNext("Delete", runtime.ErrInUse) })
 		c.stop("run-1", "user_stop")
 		pass(time.Minute)
 		if got := c.phases("run-1"); got != "pulling, starting, running, stopping, stopped, release "+uuid(0) {
@@ -140,6 +146,54 @@ func TestACreatedContainerWithoutATaskIsMadeAnew(t *testing.T) {
 		second.stop(t)
 		c.check(t)
 	})
+}
+
+// The grace of a stop doesn't start anew with a daemon: one that never lives
+// long enough kills in time all the same. Only a new boot is another matter.
+func TestRestartsDoNotPutKillOff(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		c := h.cluster
+		d := h.start(t, command("ignore-term"))
+		c.stop("run-1", "user_stop")
+		for range 5 {
+			pass(5 * time.Second)
+			d.stop(t)
+			d = h.startDaemon("")
+		}
+		pass(5*time.Second - time.Millisecond)
+		if r := c.now("run-1"); r.Phase != workspace.PhaseStopping {
+			t.Errorf("%s before its grace ended", r.Phase)
+		}
+		pass(time.Millisecond)
+		if r := c.now("run-1"); r.Phase != workspace.PhaseStopped || *r.end.ExitCode != 137 || r.listed() {
+			t.Errorf("%s (%s) after it", r.Phase, r.message)
+		}
+		d.stop(t)
+		c.check(t)
+	})
+}
+
+func TestTheLedgerKeepsStopsOfThisBoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.json")
+	first, err := openLedger(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for run, boot := range map[string]string{"run-1": "boot-1", "run-0": "boot-0", "old": "boot-1"} {
+		if err := first.keepStop(run, workspace.Stamp{BootID: boot, BoottimeMS: 1500}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, err := openLedger(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.forget(func(run string) bool { return run != "old" })
+	for run, want := range map[string]time.Duration{"run-1": 1500 * time.Millisecond, "run-0": 0, "old": 0, "never": 0} {
+		if got := second.stop(run, "boot-1"); got != want {
+			t.Errorf("%s: its grace began at %s, want %s", run, got, want)
+		}
+	}
 }
 
 // An end that the cluster didn't hear of before the daemon died, and whose

@@ -25,6 +25,9 @@ const (
 	reasonRuntimeDown  = "runtime_unavailable"
 	reasonGPUDown      = "gpu_unavailable"
 	reasonUnkillable   = "unkillable"
+	reasonTermFailed   = "term_failed"
+	reasonKilled       = "killed"
+	reasonUndeleted    = "container_left"
 )
 
 // endOf says how the run ended, nil when that isn't this agent's to say: the
@@ -79,6 +82,14 @@ func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *work
 
 func endWith(a *workspace.Assignment, phase workspace.Phase, reason, message string) *workspace.RunReport {
 	return &workspace.RunReport{Run: a.Run, Epoch: a.Epoch, Phase: phase, Reason: reason, Message: message}
+}
+
+// endWithRemains is the decided end of a run whose container can't be deleted.
+func endWithRemains(p *progress) *workspace.RunReport {
+	end := *p.end
+	end.Message = fmt.Sprintf("%s; its container can't be removed, which is tried again, and its devices stay held until it is: %s",
+		end.Message, p.obstacle)
+	return &end
 }
 
 func stopReason(a *workspace.Assignment) string {

@@ -5,63 +5,72 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"berth/runtime"
 	"berth/workspace"
 )
 
-func (w *worker) term(ctx context.Context, in input) {
-	a := w.agent
-	a.cfg.Crash(crashBeforeTerm)
-	err := a.cfg.Runtime.Signal(ctx, w.run, int(syscall.SIGTERM))
-	switch {
-	case errors.Is(err, runtime.ErrNotRunning):
-		// Ended meanwhile, or its processes live and nobody is left to pass
-		// TERM on: then the kill after the grace ends them.
-		w.stale = true
-	case err != nil:
-		w.stale = true
-		w.retryLater("send TERM", err)
-		return
+// term asks the container's process to end. The grace counts from the first
+// try, and is kept on disk: neither a runtime that is away nor a restart of the
+// daemon gives the run more of it. Its error is one of the disk.
+func (w *worker) term(ctx context.Context, in input) error {
+	a, p, grace := w.agent, &w.progress, graceOf(in.assignment)
+	if p.termed == 0 {
+		if err := a.ledger.keepStop(w.run, a.stamp()); err != nil {
+			return err
+		}
+		p.termed = a.cfg.Boottime()
 	}
+	a.cfg.Crash(crashBeforeTerm)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	err := a.cfg.Runtime.Signal(ctx, w.run, int(syscall.SIGTERM))
+	w.stale = w.stale || err != nil
+	if err != nil && !errors.Is(err, runtime.ErrNotRunning) {
+		w.tell(in, workspace.PhaseStopping, reasonTermFailed,
+			fmt.Sprintf("it can't be asked to end (TERM); killed after %s all the same: %s", grace, w.redact(err)))
+		w.retryLater("send TERM", err)
+		p.retryAt = min(p.retryAt, p.termed+grace)
+		return nil
+	}
+	// ErrNotRunning: ended meanwhile, or its processes live and nobody is left
+	// to pass TERM on: then the kill after the grace ends them.
 	w.failures = 0
-	w.progress.termed = a.cfg.Boottime()
+	p.termSent = true
 	a.cfg.Crash(crashAfterTerm)
-	w.report(in, workspace.PhaseStopping, stopReason(in.assignment),
-		fmt.Sprintf("asked to end (TERM); killed after %s", graceOf(in.assignment)))
+	w.tell(in, workspace.PhaseStopping, stopReason(in.assignment), fmt.Sprintf("asked to end (TERM); killed after %s", grace))
+	return nil
 }
 
-// kill ends every process of the container's cgroup. What then is left shows
-// in the next look at it.
-func (w *worker) kill(ctx context.Context) {
-	a := w.agent
+// kill sends SIGKILL to every process of the container's cgroup. It may last
+// until all are gone, or for killPatience. What then is left shows in the next
+// look at it; a runtime that can't be asked makes no difference: Kill has said
+// that nothing is left.
+func (w *worker) kill(ctx context.Context, in input) {
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	a, p, now := w.agent, &w.progress, w.agent.cfg.Boottime()
+	if p.killed == 0 {
+		p.killed = now
+	}
+	p.killNext = now + killPatience
 	a.cfg.Crash(crashBeforeKill)
-	if err := w.sigkill(ctx); err != nil {
-		w.stale = true
+	a.stats.kills.Add(1)
+	err := a.cfg.Runtime.Kill(ctx, w.run)
+	w.stale = true
+	if err != nil {
 		w.retryLater("kill", err)
 		return
 	}
 	w.failures = 0
 	a.cfg.Crash(crashAfterKill)
-}
-
-// triedToEnd notes the first time, and when the next is due.
-func (w *worker) triedToEnd() {
-	now, p := w.agent.cfg.Boottime(), &w.progress
-	if p.killed == 0 {
-		p.killed = now
+	c := *w.container
+	c.State, c.Pid, c.Exit = runtime.StateExited, 0, runtime.Exit{At: time.Now()}
+	w.setContainer(&c)
+	if in.blind {
+		w.explain(in, reasonKilled, "all its processes are killed; its end is recorded once the container runtime answers")
 	}
-	p.killNext = now + killPatience
-}
-
-// sigkill sends SIGKILL to the cgroup. It may last until all processes are
-// gone, or for killPatience.
-func (w *worker) sigkill(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, killPatience)
-	defer cancel()
-	w.triedToEnd()
-	w.agent.stats.kills.Add(1)
-	return w.agent.cfg.Runtime.Kill(ctx, w.run)
 }
 
 // remove deletes a container without a live process, once how it ended is kept
@@ -76,7 +85,7 @@ func (w *worker) remove(ctx context.Context, next action, in input) error {
 	w.progress.end = next.end
 	a.cfg.Crash(crashBeforeDelete)
 	if err := a.cfg.Runtime.Delete(ctx, w.run); err != nil {
-		w.deleteFailed(ctx, err)
+		w.deleteFailed(in, err)
 		return nil
 	}
 	w.failures = 0
@@ -90,18 +99,16 @@ func (w *worker) remove(ctx context.Context, next action, in input) error {
 	return nil
 }
 
-// deleteFailed kills what may be left in the cgroup of a process that has
-// ended. A container that wasn't started isn't killed: that would look as if
-// its process had run.
-func (w *worker) deleteFailed(ctx context.Context, err error) {
+// deleteFailed says why a container without a live process stays. Its devices
+// stay held until it is gone.
+func (w *worker) deleteFailed(in input, err error) {
+	p := &w.progress
 	w.stale = true
-	if w.container.State == runtime.StateExited {
-		if kill := w.sigkill(ctx); kill != nil {
-			err = fmt.Errorf("%w (and to kill it: %w)", err, kill)
-		}
-	} else {
-		w.triedToEnd()
+	if p.undeleted == 0 {
+		p.undeleted = w.agent.cfg.Boottime()
 	}
+	p.obstacle = w.redact(err).Error()
+	w.explain(in, reasonUndeleted, "no process of it is left, but its container can't be removed, which is tried again: "+p.obstacle)
 	w.retryLater("delete", err)
 }
 
@@ -127,21 +134,24 @@ func (w *worker) release(in input) {
 }
 
 // reportStuck ends a run whose processes SIGKILL doesn't end, and says that its
-// devices can't be given back. The agent keeps trying.
+// devices can't be given back. An end decided before stands. The agent keeps
+// trying.
 func (w *worker) reportStuck(in input) {
 	message := fmt.Sprintf("its processes are still there %s after KILL (waiting in the kernel, for a failed device or disk?); "+
 		"the devices stay held until they are gone or the host is restarted", killPatience)
-	w.progress.stuck = true
+	p := &w.progress
+	p.stuck = true
+	if a := in.assignment; a != nil && !a.Phase.Terminal() && !p.endSent {
+		end := p.end
+		if end == nil {
+			end = endWith(a, workspace.PhaseFailed, reasonUnkillable, message)
+		}
+		w.reportEnd(end)
+	}
 	from, _ := originOf(w.container)
 	releases := releasesOf(w.run, from.epoch, from.devices)
 	for i := range releases {
 		releases[i].Stuck, releases[i].Message = true, message
-	}
-	if a := in.assignment; a != nil && !a.Phase.Terminal() {
-		w.progress.end, w.progress.endSent = endWith(a, workspace.PhaseFailed, reasonUnkillable, message), true
-		w.agent.stats.ends.Add(1)
-		w.agent.reports.add(workspace.Report{Runs: []workspace.RunReport{*w.progress.end}, Released: releases})
-		return
 	}
 	w.agent.reports.add(workspace.Report{Released: releases})
 }

@@ -34,7 +34,10 @@ func (a *Agent) importError(err error) error {
 	switch {
 	case errors.Is(err, runtime.ErrInvalid):
 		return workspace.Errorf(workspace.CodeInvalid,
-			"the archive isn't a whole OCI image layout (as `skopeo copy … oci-archive:FILE` or `docker save` make one): %v", err)
+			"the archive can't be taken (an OCI image layout is wanted, as `skopeo copy … oci-archive:FILE` makes one): %v", err)
+	case errors.Is(err, runtime.ErrNoSpace):
+		return workspace.Errorf(workspace.CodeConflict,
+			"node %s has no room for the archive: free some (`berth image rm`), or take a smaller one: %v", a.cfg.Facts.Name, err)
 	case away(err):
 		return a.runtimeAway(err)
 	}

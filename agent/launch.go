@@ -32,9 +32,9 @@ func (w *worker) carryOut(ctx context.Context, next action, in input) error {
 	case doAdopt:
 		w.adopt(ctx, in)
 	case doTerm:
-		w.term(act, in)
+		return w.term(act, in)
 	case doKill:
-		w.kill(act)
+		w.kill(act, in)
 	case doStuck:
 		w.reportStuck(in)
 	case doDelete:
@@ -58,7 +58,7 @@ func (w *worker) pull(ctx context.Context, in input) {
 	case errors.Is(err, errNoImage):
 		w.imageMissing(in)
 	case err != nil:
-		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't list its images: "+err.Error())
+		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't list its images: "+w.redact(err).Error())
 		w.retryLater("list images", err)
 	default:
 		w.failures = 0
@@ -145,8 +145,6 @@ func (w *worker) create(ctx context.Context, in input) {
 
 func (w *worker) createFailed(in input, err error) {
 	switch {
-	case errors.Is(err, runtime.ErrExists):
-		w.stale = true
 	case errors.Is(err, runtime.ErrNotFound):
 		w.imageMissing(in)
 	case away(err):
@@ -154,9 +152,12 @@ func (w *worker) createFailed(in input, err error) {
 		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't answer; the run starts when it does")
 		w.retryLater("create", err)
 	default:
+		// The id may be taken by a container that wasn't seen yet, or by
+		// remains that no look will ever show.
+		w.stale = errors.Is(err, runtime.ErrExists)
 		if w.creations++; w.creations == createAttempts || errors.Is(err, runtime.ErrInvalid) {
 			w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonCreateFailed,
-				"the container can't be made: "+err.Error())
+				"the container can't be made: "+w.redact(err).Error())
 			return
 		}
 		w.retryLater("create", err)
@@ -175,7 +176,7 @@ func (w *worker) start(ctx, act context.Context, in input) {
 			return
 		}
 		w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonStartFailed,
-			"the container's command can't be started: "+err.Error())
+			"the container's command can't be started: "+w.redact(err).Error())
 		return
 	}
 	a.stats.starts.Add(1)

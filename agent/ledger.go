@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"berth/gpu"
 	"berth/workspace"
@@ -32,6 +33,8 @@ type kept struct {
 	Devices map[string]placed `json:"devices"`
 	// Ends are ends of runs whose containers are deleted, until recorded.
 	Ends map[string]workspace.RunReport `json:"ends"`
+	// Stops says when the grace of runs began that are to stop.
+	Stops map[string]workspace.Stamp `json:"stops"`
 }
 
 // placed is the latest placement made here on a device.
@@ -81,6 +84,9 @@ func (k *kept) fill() {
 	}
 	if k.Ends == nil {
 		k.Ends = map[string]workspace.RunReport{}
+	}
+	if k.Stops == nil {
+		k.Stops = map[string]workspace.Stamp{}
 	}
 }
 
@@ -205,12 +211,34 @@ func (l *ledger) end(run string) *workspace.RunReport {
 	return nil
 }
 
-// forgetEnds drops all ends but those of the runs named. The disk follows with
-// the next write: an end too many does no harm there.
-func (l *ledger) forgetEnds(wanted func(run string) bool) {
+// keepStop writes down when the grace of a run began.
+func (l *ledger) keepStop(run string, began workspace.Stamp) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.kept
+	next.Stops = maps.Clone(l.kept.Stops)
+	next.Stops[run] = began
+	return l.write(next)
+}
+
+// stop gives when the grace of a run began, on the clock of this boot; 0: it
+// hasn't.
+func (l *ledger) stop(run, bootID string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if began := l.kept.Stops[run]; began.BootID == bootID {
+		return time.Duration(began.BoottimeMS) * time.Millisecond
+	}
+	return 0
+}
+
+// forget drops ends and stops of all runs but the wanted. The disk follows with
+// the next write: one too many does no harm there.
+func (l *ledger) forget(wanted func(run string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.kept.Ends, func(run string, _ workspace.RunReport) bool { return !wanted(run) })
+	maps.DeleteFunc(l.kept.Stops, func(run string, _ workspace.Stamp) bool { return !wanted(run) })
 }
 
 // write replaces the file, whole or not at all, and the copy in memory.

@@ -272,6 +272,7 @@ func TestStartsThatCannotWork(t *testing.T) {
 		{"another digest", nil, func(a *workspace.Assignment) { a.Spec.ImageDigest = "sha256:00" }, "image_missing"},
 		{"image gone meanwhile", func(h *host) { h.FailNext("Create", runtime.ErrNotFound) }, nil, "image_missing"},
 		{"invalid spec", func(h *host) { h.FailNext("Create", runtime.ErrInvalid) }, nil, "create_failed"},
+		{"leftovers of its id", func(h *host) { times(3, func() { h.FailNext("Create", runtime.ErrExists) }) }, nil, "create_failed"},
 		{"fails thrice", func(h *host) { times(3, func() { h.FailNext("Create", odd) }) }, nil, "create_failed"},
 		{"command can't start", func(h *host) { h.FailNext("Start", odd) }, nil, "start_failed"},
 	} {

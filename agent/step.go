@@ -13,12 +13,14 @@ type input struct {
 	assignment *workspace.Assignment // nil: none in the latest view
 	container  *runtime.Container    // nil: none here
 	cluster    string                // whose view it is
+	blind      bool                  // the runtime can't say what is there now: container is as last seen
 	progress   progress
 	now        time.Duration // on the boot clock, never 0
 }
 
 // progress is what this agent has done for a run so far. It starts empty in
-// each agent, but for end. Times are on the boot clock; 0 is "not yet".
+// each agent, but for end and termed. Times are on the boot clock; 0 is "not
+// yet".
 type progress struct {
 	phase      workspace.Phase // last reported
 	reason     string          // with it
@@ -28,10 +30,13 @@ type progress struct {
 	answer     *workspace.GoAheadAnswer
 	started    time.Time            // of the process, on the wall clock; of an adopted one: when its container was made
 	watched    bool                 // somebody waits for the process's end
-	termed     time.Duration        // when TERM was sent
-	killed     time.Duration        // when the first KILL (or failed delete) was
+	termed     time.Duration        // when the grace began: the first try to send TERM
+	termSent   bool                 // by this agent
+	killed     time.Duration        // when the first KILL was
 	killNext   time.Duration        // when the next one is due
 	stuck      bool                 // reported as unkillable
+	undeleted  time.Duration        // when deleting the container failed first
+	obstacle   string               // why it fails
 	end        *workspace.RunReport // how the run ended, once decided
 	endSent    bool
 	released   bool
@@ -77,6 +82,10 @@ func step(in input) action {
 	switch {
 	case in.now < p.retryAt:
 		return action{do: doNothing, until: p.retryAt}
+	case in.endOverdue():
+		return action{do: doEnd, end: endWithRemains(p)}
+	case in.blind && (in.container == nil || in.container.State != runtime.StateRunning):
+		return action{do: doNothing}
 	case in.assignment == nil && in.container == nil:
 		if len(p.orphaned) > 0 && !p.released {
 			return action{do: doRelease}
@@ -111,7 +120,7 @@ func stepLaunch(in input) action {
 func stepWanted(in input) action {
 	switch in.container.State {
 	case runtime.StateRunning:
-		if !in.progress.watched {
+		if !in.progress.watched && !in.blind {
 			return action{do: doAdopt}
 		}
 		return action{do: doNothing}
@@ -128,26 +137,24 @@ func stepWanted(in input) action {
 }
 
 // stepEnding: there is a container and it must go. TERM and grace are for runs
-// that the cluster still has; what it has ended is killed at once.
+// that the cluster still has; what it has ended is killed at once. Neither the
+// end of a grace nor KILL waits for a runtime that doesn't answer.
 func stepEnding(in input) action {
 	p := &in.progress
 	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() && p.end == nil
-	if p.killed != 0 && !p.stuck && in.now >= p.killed+killPatience {
-		return action{do: doStuck}
-	}
-	if in.container.State != runtime.StateRunning {
+	graceEnd := p.termed + graceOf(in.assignment)
+	switch {
+	case in.container.State != runtime.StateRunning:
 		return action{do: doDelete, end: endOf(in)}
-	}
-	if !p.watched {
+	case p.killed != 0 && !p.stuck && in.now >= p.killed+killPatience:
+		return action{do: doStuck}
+	case !p.watched && !in.blind:
 		return action{do: doAdopt}
-	}
-	if gentle && p.termed == 0 {
+	case gentle && (p.termed == 0 || !p.termSent && in.now < graceEnd):
 		return action{do: doTerm}
-	}
-	if graceEnd := p.termed + graceOf(in.assignment); gentle && in.now < graceEnd {
+	case gentle && in.now < graceEnd:
 		return action{do: doNothing, until: graceEnd}
-	}
-	if in.now >= p.killNext {
+	case in.now >= p.killNext:
 		return action{do: doKill}
 	}
 	return action{do: doNothing, until: p.killNext}
@@ -207,6 +214,15 @@ func (in *input) unwanted() bool {
 func (in *input) over() bool {
 	phase := in.phase()
 	return in.unwanted() || phase == workspace.PhaseRunning || phase == workspace.PhaseStopping
+}
+
+// endOverdue: the run's process has ended, how is known, and nothing but a
+// container that can't be deleted keeps its end from being reported.
+func (in *input) endOverdue() bool {
+	p := &in.progress
+	return in.assignment != nil && !in.assignment.Phase.Terminal() && p.end != nil && !p.endSent &&
+		in.container != nil && in.container.State != runtime.StateRunning &&
+		p.undeleted != 0 && in.now >= p.undeleted+killPatience
 }
 
 // phase is the further one of what the cluster has and what was reported.

@@ -141,7 +141,8 @@ func TestStep(t *testing.T) {
 		{"stop before start", stopped(workspace.PhaseStarting), there(runtime.StateCreated), granted(0), ended("stopped", "user_stop")},
 		{"stop", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "term"},
 		{"stop of what an agent before ran", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "adopt"},
-		{"in grace", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(29 * time.Second)}, "nothing until 1s"},
+		{"in grace", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(29 * time.Second), termSent: true}, "nothing until 1s"},
+		{"in grace, TERM not sent", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(29 * time.Second)}, "term"},
 		{"grace over", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(30 * time.Second)}, "kill"},
 		{"just killed", stopped(workspace.PhaseStopping), there(runtime.StateRunning),
 			progress{watched: true, termed: ago(time.Minute), killed: ago(time.Second), killNext: tableNow + 9*time.Second}, "nothing until 9s"},
@@ -149,7 +150,15 @@ func TestStep(t *testing.T) {
 			progress{watched: true, termed: ago(time.Minute), killed: ago(killPatience), killNext: tableNow}, "stuck"},
 		{"still doesn't die", unreleased(workspace.PhaseFailed), there(runtime.StateRunning),
 			progress{watched: true, killed: ago(time.Minute), killNext: tableNow, stuck: true}, "kill"},
-		{"can't be deleted", stopped(workspace.PhaseStopping), there(runtime.StateExited), progress{killed: ago(killPatience)}, "stuck"},
+		{"killed and ended", stopped(workspace.PhaseStopping), there(runtime.StateExited), progress{killed: ago(killPatience)}, ended("stopped", "user_stop")},
+		{"can't be deleted", wanted(workspace.PhaseRunning), there(runtime.StateExited),
+			progress{end: end, undeleted: ago(killPatience - 1)}, ended("failed", reasonImageMissing)},
+		{"can't be deleted for long", wanted(workspace.PhaseRunning), there(runtime.StateExited),
+			progress{end: end, undeleted: ago(killPatience)}, "end failed image_missing"},
+		{"couldn't be deleted, and runs after all", wanted(workspace.PhaseRunning), there(runtime.StateRunning),
+			progress{end: end, undeleted: ago(killPatience), watched: true}, "kill"},
+		{"can't be deleted, end reported", wanted(workspace.PhaseRunning), there(runtime.StateExited),
+			progress{end: end, endSent: true, undeleted: ago(killPatience)}, ended("failed", reasonImageMissing)},
 		{"ended after TERM", stopped(workspace.PhaseStopping), exited(runtime.Exit{Known: true, Code: 143}), progress{termed: ago(time.Second)}, ended("stopped", "user_stop")},
 		{"ended, nobody saw how, but asked to", stopped(workspace.PhaseStopping), exited(runtime.Exit{}), progress{}, ended("stopped", "user_stop")},
 		{"stopped and gone", stopped(workspace.PhaseStopping), nil, progress{}, "end stopped user_stop"},
@@ -180,6 +189,38 @@ func TestStep(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", progress: test.progress, now: tableNow}
+			if got := describe(step(in)); got != test.want {
+				t.Errorf("step: %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// What is there can't be looked at: what may run is ended in time all the same,
+// and nothing else is done on old knowledge.
+func TestStepBlindly(t *testing.T) {
+	orphan := progress{answer: answered(2, 20, true, true)}
+	for _, test := range []struct {
+		name       string
+		assignment *workspace.Assignment
+		container  *runtime.Container
+		progress   progress
+		want       string
+	}{
+		{"nothing seen yet", wanted(workspace.PhaseRunning), nil, progress{}, "nothing"},
+		{"nothing seen yet, to stop", stopped(workspace.PhaseRunning), nil, progress{}, "nothing"},
+		{"nothing seen yet, no run", nil, nil, progress{}, "nothing"},
+		{"created", wanted(workspace.PhaseStarting), there(runtime.StateCreated), progress{}, "nothing"},
+		{"running", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "nothing"},
+		{"exited", stopped(workspace.PhaseStopping), there(runtime.StateExited), progress{}, "nothing"},
+		{"stop", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "term"},
+		{"in grace", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{termed: ago(29 * time.Second), termSent: true}, "nothing until 1s"},
+		{"grace over", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{termed: ago(30 * time.Second)}, "kill"},
+		{"ended there", unreleased(workspace.PhaseLost), there(runtime.StateRunning), progress{}, "kill"},
+		{"orphan", nil, there(runtime.StateRunning), orphan, "kill"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", blind: true, progress: test.progress, now: tableNow}
 			if got := describe(step(in)); got != test.want {
 				t.Errorf("step: %s, want %s", got, test.want)
 			}

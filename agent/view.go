@@ -58,7 +58,7 @@ func (a *Agent) accept(view workspace.AssignmentView) bool {
 		}
 	}
 	a.assignments, a.cluster, a.at, a.viewed = next, view.Cluster, view.At, true
-	a.ledger.forgetEnds(func(run string) bool { return next[run] != nil })
+	a.ledger.forget(func(run string) bool { return next[run] != nil })
 	return true
 }
 
@@ -96,7 +96,7 @@ func (a *Agent) reconcile(ctx context.Context) {
 			agent: a, run: run, wake: make(chan struct{}, 1), exits: make(chan ended, 1),
 			known: state, stale: state != "",
 		}
-		w.progress.end = a.ledger.end(run)
+		w.progress.end, w.progress.termed = a.ledger.end(run), a.ledger.stop(run, a.cfg.BootID)
 		a.workers[run] = w
 		a.group.Go(func() error { return w.loop(ctx) })
 	}
@@ -146,6 +146,7 @@ func (a *Agent) noteContainers(list []runtime.Container) {
 // more, and reports all that are.
 func (a *Agent) setOrphan(container string, orphan *workspace.Orphan) {
 	a.mu.Lock()
+	defer a.mu.Unlock() // a list made earlier must not be reported later
 	_, there := a.orphans[container]
 	if orphan == nil {
 		delete(a.orphans, container)
@@ -156,7 +157,6 @@ func (a *Agent) setOrphan(container string, orphan *workspace.Orphan) {
 	for _, id := range slices.Sorted(maps.Keys(a.orphans)) {
 		all = append(all, a.orphans[id])
 	}
-	a.mu.Unlock()
 	if there || orphan != nil {
 		a.reports.add(workspace.Report{Orphans: &all})
 	}

@@ -26,8 +26,11 @@ type worker struct {
 	container *runtime.Container
 	stale     bool // container has to be read again
 	progress  progress
-	failures  int // in a row
-	creations int // failed ones
+	failures  int                         // in a row
+	creations int                         // failed ones
+	misses    int                         // failed looks at the container, in a row
+	lookAt    time.Duration               // it isn't looked at before
+	secrets   map[string]workspace.Secret // of the run; its assignment has them only until it runs
 }
 
 // ended is what Wait said of the worker's container.
@@ -41,12 +44,7 @@ func (w *worker) loop(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx) // ends a wait that is still going on
 	defer cancel()
 	for ctx.Err() == nil {
-		in, err := w.observe(ctx)
-		if err != nil {
-			w.retryLater("look at the container", err)
-			w.pause(ctx, w.progress.retryAt)
-			continue
-		}
+		in := w.observe(ctx)
 		next := step(in)
 		switch next.do {
 		case doNothing:
@@ -65,7 +63,7 @@ func (w *worker) loop(ctx context.Context) error {
 }
 
 // observe gathers what step looks at.
-func (w *worker) observe(ctx context.Context) (input, error) {
+func (w *worker) observe(ctx context.Context) input {
 	a := w.agent
 	a.mu.Lock()
 	assignment, cluster := a.assignments[w.run], a.cluster
@@ -75,10 +73,11 @@ func (w *worker) observe(ctx context.Context) (input, error) {
 	w.stale = w.stale || w.suspect
 	w.changed, w.suspect = false, false
 	a.mu.Unlock()
-	if w.stale {
-		if err := w.inspect(ctx); err != nil {
-			return input{}, err
-		}
+	if assignment != nil && len(assignment.Secrets) > 0 {
+		w.secrets = assignment.Secrets
+	}
+	if w.stale && a.cfg.Boottime() >= w.lookAt {
+		w.inspect(ctx)
 	}
 	if assignment != nil && w.progress.quarantine != "" {
 		w.progress.quarantine = ""
@@ -88,25 +87,30 @@ func (w *worker) observe(ctx context.Context) (input, error) {
 		assignment: assignment,
 		container:  w.container,
 		cluster:    cluster,
+		blind:      w.stale,
 		progress:   w.progress,
 		now:        a.cfg.Boottime(),
-	}, nil
+	}
 }
 
-func (w *worker) inspect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+// inspect looks at the container. Where that fails it is looked at again later,
+// and stale until then.
+func (w *worker) inspect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	c, err := w.agent.cfg.Runtime.Inspect(ctx, w.run)
 	switch {
 	case errors.Is(err, runtime.ErrNotFound):
 		w.setContainer(nil)
 	case err != nil:
-		return err
+		w.misses++
+		w.lookAt = w.agent.cfg.Boottime() + backOff(w.misses)
+		w.failed("look at the container", err)
+		return
 	default:
 		w.setContainer(&c)
 	}
-	w.stale = false
-	return nil
+	w.stale, w.misses, w.lookAt = false, 0, 0
 }
 
 // setContainer notes what is there now. When it is nothing, what was done to
@@ -116,7 +120,8 @@ func (w *worker) setContainer(c *runtime.Container) {
 	state := runtime.State("")
 	if c == nil {
 		p := &w.progress
-		p.claimed, p.watched, p.termed, p.killed, p.killNext = false, false, 0, 0, 0
+		p.claimed, p.watched, p.termed, p.termSent, p.killed, p.killNext = false, false, 0, false, 0, 0
+		p.undeleted, p.obstacle = 0, ""
 	} else {
 		state = c.State
 		from, _ := originOf(c)
@@ -127,9 +132,12 @@ func (w *worker) setContainer(c *runtime.Container) {
 	w.agent.mu.Unlock()
 }
 
-// pause waits until something changed, the container's process ended, or the
-// boot clock shows until (0: never).
+// pause waits until something changed, the container's process ended, the
+// container is to be looked at again, or the boot clock shows until (0: never).
 func (w *worker) pause(ctx context.Context, until time.Duration) {
+	if until == 0 || w.lookAt != 0 && w.lookAt < until {
+		until = w.lookAt
+	}
 	var due <-chan time.Time
 	if until != 0 {
 		timer := time.NewTimer(until - w.agent.cfg.Boottime())
@@ -178,7 +186,13 @@ func (w *worker) watch(ctx context.Context) {
 func (w *worker) retryLater(what string, err error) {
 	w.failures++
 	w.progress.retryAt = w.agent.cfg.Boottime() + backOff(w.failures)
-	w.agent.warn("an action on a run failed; it will be tried again", err, "run", w.run, "action", what)
+	w.failed(what, err)
+}
+
+// failed tells the log of a failure, and has a runtime that doesn't answer
+// shown as such soon.
+func (w *worker) failed(what string, err error) {
+	w.agent.warn("an action on a run failed; it will be tried again", w.redact(err), "run", w.run, "action", what)
 	if errors.Is(err, runtime.ErrUnavailable) {
 		nudge(w.agent.lookNow)
 	}
@@ -195,14 +209,22 @@ func (w *worker) report(in input, phase workspace.Phase, reason, message string)
 
 // explain tells why the run doesn't get further in its phase.
 func (w *worker) explain(in input, reason, message string) {
-	if w.progress.reason == reason {
+	w.tell(in, workspace.PhasePulling, reason, message)
+}
+
+// tell queues a reason and a message, with the phase or the further one that
+// the run is in; once, until there is another to tell. A run that has ended has
+// its own.
+func (w *worker) tell(in input, phase workspace.Phase, reason, message string) {
+	if in.assignment == nil || in.phase().Terminal() {
 		return
 	}
-	phase := in.phase()
-	if phase == workspace.PhaseAssigned {
-		phase = workspace.PhasePulling
+	if !in.phase().CanBecome(phase) {
+		phase = in.phase()
 	}
-	w.send(in.assignment, phase, reason, message)
+	if w.progress.phase != phase || w.progress.reason != reason {
+		w.send(in.assignment, phase, reason, message)
+	}
 }
 
 func (w *worker) send(a *workspace.Assignment, phase workspace.Phase, reason, message string) {

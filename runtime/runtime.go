@@ -23,6 +23,8 @@ var (
 	ErrInUse = errors.New("in use")
 	// ErrInvalid: an archive, spec or reference that can never work.
 	ErrInvalid = errors.New("invalid")
+	// ErrNoSpace: the host's disk can't take it.
+	ErrNoSpace = errors.New("no space left")
 	// ErrUnavailable: the runtime behind this contract does not answer.
 	ErrUnavailable = errors.New("runtime unavailable")
 )
@@ -37,7 +39,11 @@ type Runtime interface {
 	// Import reads an OCI image layout archive (tar, or tar.gz) and stores its
 	// images under the names the archive's annotations give; name, when not
 	// empty, is used instead and needs an archive of exactly one image.
-	// Nothing is stored when the archive is not whole (ErrInvalid).
+	// Nothing is stored when the archive is not whole, holds anything that an
+	// image layout doesn't (links, other files), gives one name to two images or
+	// is larger than any image should be (ErrInvalid), or when the disk would get
+	// full (ErrNoSpace). Memory is bounded whatever it holds; imports wait for
+	// each other.
 	Import(ctx context.Context, archive io.Reader, name string) ([]Image, error)
 	// Images lists what this host has.
 	Images(ctx context.Context) ([]Image, error)
@@ -58,8 +64,9 @@ type Runtime interface {
 	// Signal sends a signal to the container's PID 1 (init forwards it).
 	// ErrNotRunning when it has ended, ErrNotFound when there is none.
 	Signal(ctx context.Context, id string, signal int) error
-	// Kill sends SIGKILL to every process of the container's cgroup. It is no
-	// error when none is left.
+	// Kill sends SIGKILL to every process of the container's cgroup, also while
+	// the runtime behind this contract is down. It is no error when none is left.
+	// ErrUnavailable when the cgroup can't be known without the runtime.
 	Kill(ctx context.Context, id string) error
 	// Wait blocks until the process has ended, or ctx ends. A container whose
 	// end nobody saw gives Exit{Known: false} and no error.

@@ -88,6 +88,9 @@ type hostRuntime struct {
 // again. Its containers go on meanwhile.
 const superviseEvery = 2 * time.Second
 
+// infoPatience is how long a containerd may take to say that it is there.
+const infoPatience = 5 * time.Second
+
 // Supervise keeps our own containerd running until ctx ends. One that isn't our
 // own is its service manager's.
 func (r *hostRuntime) Supervise(ctx context.Context) error {
@@ -107,7 +110,10 @@ func (r *hostRuntime) Supervise(ctx context.Context) error {
 }
 
 func (r *hostRuntime) ensure(ctx context.Context) {
-	if _, err := r.Info(ctx); err == nil || ctx.Err() != nil {
+	asked, cancel := context.WithTimeout(ctx, infoPatience)
+	_, err := r.Info(asked)
+	cancel()
+	if err == nil || ctx.Err() != nil {
 		return
 	}
 	if _, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: r.dir, Log: r.log}); err != nil && ctx.Err() == nil {

@@ -37,7 +37,7 @@ func BenchmarkCreateStart(b *testing.B) {
 				create, start := way.run(b, r, spec)
 				creates, starts = append(creates, create), append(starts, start)
 				b.StopTimer()
-				if err := r.cgroups.kill(context.Background(), r.cgroupPath(spec.ID)); err != nil {
+				if err := r.cgroups.kill(context.Background(), r.newCgroup(spec.ID)); err != nil {
 					b.Fatal(err)
 				}
 				if err := r.Delete(context.Background(), spec.ID); err != nil {

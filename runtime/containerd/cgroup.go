@@ -78,6 +78,9 @@ func readProcs(file string) []int {
 // of the container's pid namespace is dead nothing in it can fork, so this ends
 // unless a process is stuck in the kernel.
 func (c cgroupFS) kill(ctx context.Context, path string) error {
+	if err := notRoot(path); err != nil {
+		return err
+	}
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		pids := c.processes(path)
 		if len(pids) == 0 {
@@ -94,6 +97,15 @@ func (c cgroupFS) kill(ctx context.Context, path string) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// notRoot is the last guard before the processes of the whole host are killed for
+// those of a container.
+func notRoot(path string) error {
+	if filepath.Join("/", path) == "/" {
+		return fmt.Errorf("cgroup %q is the whole host, not a container's", path)
+	}
+	return nil
 }
 
 // killAtOnce uses the kernel's own way (v2, Linux 5.14), where there is one.
@@ -123,6 +135,9 @@ func (c cgroupFS) oomKilled(path string) bool {
 // remove removes the cgroup, its children first. It fails while a process lives
 // in it.
 func (c cgroupFS) remove(path string) error {
+	if err := notRoot(path); err != nil {
+		return err
+	}
 	var failures []error
 	for _, dir := range c.dirs(path) {
 		var tree []string

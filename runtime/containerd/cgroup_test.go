@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tree makes files below a new directory.
@@ -110,6 +112,32 @@ func TestCgroupKill(t *testing.T) {
 	}
 	if err := fs.kill(t.Context(), "/berth/none"); err != nil {
 		t.Errorf("kill in no cgroup: %v", err)
+	}
+}
+
+// TestCgroupOfTheHost: no mistake elsewhere may end all that runs. The pid is of
+// a process that may die.
+func TestCgroupOfTheHost(t *testing.T) {
+	victim := exec.CommandContext(t.Context(), "sleep", "600")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = victim.Wait() }()
+	defer func() { _ = victim.Process.Kill() }()
+	root := tree(t, map[string]string{"pids/cgroup.procs": strconv.Itoa(victim.Process.Pid) + "\n"})
+	for _, path := range []string{"", "/", "/..", "."} {
+		fs := cgroupFS{root: root}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := fs.kill(ctx, path); err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("kill in %q: %v", path, err)
+		}
+		cancel()
+		if err := fs.remove(path); err == nil {
+			t.Errorf("%q can be removed", path)
+		}
+	}
+	if err := victim.Process.Signal(unix.Signal(0)); err != nil {
+		t.Errorf("the process is gone: %v", err)
 	}
 }
 

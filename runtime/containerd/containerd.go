@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/status"
@@ -35,12 +36,14 @@ type Config struct {
 	Namespace    string // containerd namespace; empty: "berth"
 	Helper       string // absolute path of berth-helper on this host
 	CDIDir       string // private directory of CDI specs; empty: /run/berth/cdi
-	CgroupParent string // empty: /berth
+	CgroupParent string // of containers to come; empty: /berth
+	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB
 	Log          *slog.Logger
 }
 
 // Runtime implements runtime.Runtime. It keeps no state of containers of its
-// own: containerd and the kernel have it all.
+// own: containerd and the kernel have it all. What it remembers is for when
+// containerd doesn't answer.
 type Runtime struct {
 	cfg     Config
 	client  *client.Client
@@ -52,9 +55,13 @@ type Runtime struct {
 	// for writing while one is removed: a removed image has no container.
 	images sync.RWMutex
 
+	importing chan struct{} // holds one import
+	statfs    func(path string, stat *unix.Statfs_t) error
+
 	mu          sync.Mutex
 	snapshotter string // chosen at first use
 	details     map[digest.Digest]*imageDetails
+	cgroupPaths map[string]string // of the containers seen, by id
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -89,6 +96,9 @@ func New(_ context.Context, cfg Config) (*Runtime, error) {
 	if cfg.CgroupParent == "" {
 		cfg.CgroupParent = "/berth"
 	}
+	if cfg.MaxImport == 0 {
+		cfg.MaxImport = defaultMaxImport
+	}
 	if !filepath.IsAbs(cfg.Helper) {
 		return nil, fmt.Errorf("the path of berth-helper must be absolute, it is %q", cfg.Helper)
 	}
@@ -116,12 +126,15 @@ func New(_ context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("containerd at %s: %w: %w", cfg.Address, runtime.ErrUnavailable, err)
 	}
 	return &Runtime{
-		cfg:     cfg,
-		client:  c,
-		devices: devices,
-		cgroups: hostCgroups(),
-		rlimits: limits,
-		details: map[digest.Digest]*imageDetails{},
+		cfg:         cfg,
+		client:      c,
+		devices:     devices,
+		cgroups:     hostCgroups(),
+		rlimits:     limits,
+		importing:   make(chan struct{}, 1),
+		statfs:      unix.Statfs,
+		details:     map[digest.Digest]*imageDetails{},
+		cgroupPaths: map[string]string{},
 	}, nil
 }
 
@@ -177,6 +190,9 @@ func (r *Runtime) failed(err error, format string, args ...any) error {
 		if class.is(err) {
 			return fmt.Errorf("%s: %w: %w", what, class.error, err)
 		}
+	}
+	if diskFull(err) {
+		return fmt.Errorf("%s: %w: %w", what, runtime.ErrNoSpace, err)
 	}
 	if unreachable(err) {
 		return fmt.Errorf("%s: containerd at %s doesn't answer; see that it runs: %w: %w", what, r.cfg.Address, runtime.ErrUnavailable, err)

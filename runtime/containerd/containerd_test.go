@@ -100,12 +100,18 @@ func (h *host) stop() error {
 // open gives a Runtime on the shared containerd, or skips the test.
 func (h *host) open(t testing.TB) *Runtime {
 	t.Helper()
+	return h.openBelow(t, h.parent)
+}
+
+// openBelow is open with another parent for the cgroups of new containers.
+func (h *host) openBelow(t testing.TB, parent string) *Runtime {
+	t.Helper()
 	if h.address == "" {
 		t.Skip("no containerd")
 	}
 	r, err := New(t.Context(), Config{
 		Address: h.address, Namespace: h.namespace(), Helper: h.helper(), CDIDir: filepath.Join(h.dir, "cdi"),
-		CgroupParent: h.parent, Log: slog.New(slog.DiscardHandler),
+		CgroupParent: parent, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func (r *Runtime) Create(ctx context.Context, spec runtime.Spec) (runtime.Create
 		defer cancel()
 		return runtime.Created{}, errors.Join(r.failed(err, "create container %s", spec.ID), r.purge(cleanup, record))
 	}
-	return runtime.Created{CgroupPath: r.cgroupPath(spec.ID), Pid: int(pid)}, nil
+	return runtime.Created{CgroupPath: r.recordedCgroup(record), Pid: int(pid)}, nil
 }
 
 func (r *Runtime) record(ctx context.Context, spec runtime.Spec, details *imageDetails) (containers.Container, error) {
@@ -134,7 +134,7 @@ func (r *Runtime) output(spec runtime.Spec) (string, error) {
 // purge takes away all of a container, its record last, so that what can't be
 // taken away stays visible. It kills what still runs.
 func (r *Runtime) purge(ctx context.Context, record containers.Container) error {
-	path := r.cgroupPath(record.ID)
+	path := r.recordedCgroup(record)
 	if err := r.cgroups.kill(ctx, path); err != nil {
 		return err
 	}
@@ -154,6 +154,7 @@ func (r *Runtime) purge(ctx context.Context, record containers.Container) error 
 	if err != nil && !errdefs.IsNotFound(native(err)) {
 		return r.failed(err, "delete container %s", record.ID)
 	}
+	r.forgetCgroup(record.ID)
 	return nil
 }
 

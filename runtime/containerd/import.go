@@ -1,21 +1,17 @@
 package containerd
 
 import (
-	"archive/tar"
-	"bufio"
-	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"regexp"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
+	"github.com/google/uuid"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/runtime"
@@ -23,19 +19,44 @@ import (
 
 var validReference = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,511}$`)
 
+// maxImages bounds the images of one archive.
+const maxImages = 128
+
 // Import implements runtime.Runtime. The archive is read once, as a stream; its
-// images are named only after all they consist of is stored and unpacked.
+// images are named only after all they consist of is stored and unpacked. One
+// import goes on at a time: together they would outdo the bounds of each.
 func (r *Runtime) Import(ctx context.Context, stream io.Reader, name string) ([]runtime.Image, error) {
+	select {
+	case r.importing <- struct{}{}:
+		defer func() { <-r.importing }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the end of another import: %w", context.Cause(ctx))
+	}
+	room, err := r.room(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ctx, release, err := r.lease(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	index, err := r.store(ctx, stream)
+	watched, stop := room.watch(ctx)
+	defer stop()
+	result, err := r.importImages(watched, room, stream, name)
+	if err != nil && watched.Err() != nil && ctx.Err() == nil {
+		return nil, context.Cause(watched)
+	}
+	return result, err
+}
+
+func (r *Runtime) importImages(ctx context.Context, room *room, stream io.Reader, name string) ([]runtime.Image, error) {
+	archive := layout{room: room, store: r.storeIn(ctx)}
+	index, err := archive.read(stream)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.namedImages(ctx, index, name)
+	found, err := namedImages(index, name)
 	if err != nil {
 		return nil, err
 	}
@@ -53,103 +74,62 @@ func (r *Runtime) Import(ctx context.Context, stream io.Reader, name string) ([]
 	return result, nil
 }
 
-// store puts the archive's blobs into containerd.
-func (r *Runtime) store(ctx context.Context, stream io.Reader) (ocispec.Descriptor, error) {
-	plain, err := decompress(stream)
-	if err != nil {
-		return ocispec.Descriptor{}, err
+// storeIn gives the function that puts the blobs of one import into containerd,
+// which checks that they have the digest of their name. An import doesn't resume
+// what another one left half-written.
+func (r *Runtime) storeIn(ctx context.Context) func(digest.Digest, int64, io.Reader) error {
+	prefix := "berth-import-" + uuid.NewString() + "-"
+	return func(name digest.Digest, size int64, reader io.Reader) error {
+		source := &failingReader{reader: reader}
+		err := content.WriteBlob(ctx, r.client.ContentStore(), prefix+name.Encoded(), source, ocispec.Descriptor{Digest: name, Size: size})
+		switch kind := native(err); {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return r.failed(err, "store the archive")
+		case source.err != nil:
+			return fmt.Errorf("%w: the archive isn't a whole tar file: %w", runtime.ErrInvalid, source.err)
+		case errdefs.IsFailedPrecondition(kind) || errdefs.IsInvalidArgument(kind):
+			return fmt.Errorf("%w: blob %s of the archive is damaged: %w", runtime.ErrInvalid, name, err)
+		}
+		return r.failed(err, "store blob %s of the archive", name)
 	}
-	reader, writer := io.Pipe()
-	checked := make(chan error, 1)
-	go func() {
-		err := checkArchive(io.TeeReader(plain, writer))
-		writer.CloseWithError(err) // nil: end of file
-		checked <- err
-	}()
-	index, err := archive.ImportIndex(ctx, r.client.ContentStore(), reader)
-	if err != nil && (unreachable(native(err)) || ctx.Err() != nil) {
-		reader.CloseWithError(err)
-		<-checked //nolint:errcheck // it has ended; what it found no longer matters
-		return ocispec.Descriptor{}, r.failed(err, "store the archive")
-	}
-	// Let the check come to its end, so that it says what is wrong. What is left
-	// of a good archive is padding.
-	_, drained := io.Copy(io.Discard, reader)
-	if broken := <-checked; broken != nil {
-		return ocispec.Descriptor{}, broken
-	}
-	err = errors.Join(err, drained)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the archive isn't a whole OCI image layout: %w", runtime.ErrInvalid, err)
-	}
-	return index, nil
 }
 
-// decompress takes gzip or nothing.
-func decompress(stream io.Reader) (io.Reader, error) {
-	buffered := bufio.NewReader(stream)
-	if magic, _ := buffered.Peek(2); string(magic) != "\x1f\x8b" {
-		return buffered, nil
-	}
-	plain, err := gzip.NewReader(buffered)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the archive looks compressed, but: %w", runtime.ErrInvalid, err)
-	}
-	return plain, nil
+// failingReader remembers why reading failed, to tell that from writing.
+type failingReader struct {
+	reader io.Reader
+	err    error
 }
 
-// checkArchive reads a tar to its end and refuses what an image layout never
-// has. It must not stop at the tar's end marker: the other reader of the stream
-// waits for the rest.
-func checkArchive(stream io.Reader) error {
-	archive := tar.NewReader(stream)
-	layout := false
-	for {
-		header, err := archive.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("%w: the archive isn't a whole tar file: %w", runtime.ErrInvalid, err)
-		}
-		if !filepath.IsLocal(header.Name) {
-			return fmt.Errorf("%w: the archive holds the name %q, which leads out of it", runtime.ErrInvalid, header.Name)
-		}
-		layout = layout || filepath.Clean(header.Name) == ocispec.ImageLayoutFile
+func (f *failingReader) Read(p []byte) (int, error) {
+	n, err := f.reader.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
 	}
-	if _, err := io.Copy(io.Discard, stream); err != nil {
-		return fmt.Errorf("%w: the archive isn't whole: %w", runtime.ErrInvalid, err)
-	}
-	if !layout {
-		return fmt.Errorf("%w: the archive has no file %q, so it isn't an OCI image layout; make one with \"skopeo copy … oci-archive:FILE:NAME\" or \"docker buildx build -o type=oci\"",
-			runtime.ErrInvalid, ocispec.ImageLayoutFile)
-	}
-	return nil
+	return n, err
 }
 
 // namedImages are the images of an index under the names they are to have.
-func (r *Runtime) namedImages(ctx context.Context, descriptor ocispec.Descriptor, name string) ([]images.Image, error) {
-	blob, err := content.ReadBlob(ctx, r.client.ContentStore(), descriptor)
-	if err != nil {
-		return nil, r.failed(err, "read the archive's index")
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(blob, &index); err != nil {
-		return nil, fmt.Errorf("%w: the archive's index.json: %w", runtime.ErrInvalid, err)
-	}
-	if len(index.Manifests) == 0 || (name != "" && len(index.Manifests) != 1) {
-		return nil, fmt.Errorf("%w: the archive holds %d images; a name can be given to an archive of exactly one",
-			runtime.ErrInvalid, len(index.Manifests))
+func namedImages(index *ocispec.Index, name string) ([]images.Image, error) {
+	if count := len(index.Manifests); count == 0 || count > maxImages || (name != "" && count != 1) {
+		return nil, fmt.Errorf("%w: the archive holds %d images; it may hold 1 to %d, and a name can be given to an archive of exactly one",
+			runtime.ErrInvalid, count, maxImages)
 	}
 	var found []images.Image
+	taken := map[string]bool{}
 	for _, manifest := range index.Manifests {
 		reference := name
 		if reference == "" {
 			reference = annotatedName(manifest.Annotations)
 		}
 		if !validReference.MatchString(reference) {
-			return nil, fmt.Errorf("%w: %q can't be the name of an image; give it a name such as demo:latest", runtime.ErrInvalid, reference)
+			return nil, fmt.Errorf("%w: %.100q can't be the name of an image; give it a name such as demo:latest", runtime.ErrInvalid, reference)
 		}
+		if taken[reference] {
+			return nil, fmt.Errorf("%w: the archive gives the name %s to more than one image", runtime.ErrInvalid, reference)
+		}
+		taken[reference] = true
 		manifest.Annotations = nil
 		found = append(found, images.Image{Name: reference, Target: manifest})
 	}
@@ -167,7 +147,7 @@ func annotatedName(annotations map[string]string) string {
 // for the garbage collector, and unpacks it so that Create is quick.
 func (r *Runtime) complete(ctx context.Context, image images.Image) (runtime.Image, error) {
 	store := r.client.ContentStore()
-	children := images.FilterPlatforms(images.ChildrenHandler(store), r.platform())
+	children := images.FilterPlatforms(checkedChildren(store), r.platform())
 	err := images.WalkNotEmpty(ctx, images.SetChildrenLabels(store, children), image.Target)
 	if err == nil {
 		err = r.unpack(ctx, image)
@@ -178,11 +158,51 @@ func (r *Runtime) complete(ctx context.Context, image images.Image) (runtime.Ima
 			return runtime.Image{Reference: image.Name, Digest: image.Target.Digest.String(), Size: size}, nil
 		}
 	}
-	if native := native(err); unreachable(native) || ctx.Err() != nil {
+	switch kind := native(err); {
+	case unreachable(kind) || diskFull(err) || ctx.Err() != nil:
 		return runtime.Image{}, r.failed(err, "unpack image %s", image.Name)
+	case errors.Is(err, runtime.ErrInvalid):
+		return runtime.Image{}, fmt.Errorf("image %s: %w", image.Name, err)
 	}
 	return runtime.Image{}, fmt.Errorf("%w: image %s of the archive isn't whole, or not for this kind of machine: %w",
 		runtime.ErrInvalid, image.Name, err)
+}
+
+// checkedChildren gives what a manifest or an index refers to. No document of an
+// image is decoded, here or later, that wasn't found small; each is looked at
+// once.
+func checkedChildren(store content.Store) images.HandlerFunc {
+	seen := map[digest.Digest]bool{}
+	return func(ctx context.Context, descriptor ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		manifest := images.IsManifestType(descriptor.MediaType)
+		if seen[descriptor.Digest] || !manifest && !images.IsIndexType(descriptor.MediaType) {
+			return nil, nil
+		}
+		seen[descriptor.Digest] = true
+		if err := checkDocument(ctx, store, descriptor); err != nil {
+			return nil, err
+		}
+		children, err := images.Children(ctx, store, descriptor)
+		if err == nil && manifest {
+			err = checkDocument(ctx, store, children[0]) // the configuration
+		}
+		return children, err
+	}
+}
+
+func checkDocument(ctx context.Context, store content.Store, descriptor ocispec.Descriptor) error {
+	info, err := store.Info(ctx, descriptor.Digest)
+	if err != nil {
+		return err
+	}
+	if info.Size > maxDocument {
+		return tooLarge(descriptor.Digest.String(), info.Size)
+	}
+	document, err := content.ReadBlob(ctx, store, descriptor)
+	if err != nil {
+		return err
+	}
+	return checkElements(descriptor.Digest.String(), document)
 }
 
 func (r *Runtime) nameImage(ctx context.Context, image images.Image) error {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/typeurl/v2"
-	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -116,7 +115,7 @@ func TestLimits(t *testing.T) {
 	}
 	for file, value := range want {
 		controller, name := filepath.Split(file)
-		content, err := os.ReadFile(filepath.Join(f.cgroups.root, controller, f.cgroupPath("limits"), name))
+		content, err := os.ReadFile(filepath.Join(f.cgroups.root, controller, f.newCgroup("limits"), name))
 		if got := strings.TrimSpace(string(content)); err != nil || got != value {
 			t.Errorf("%s is %q (%v), want %s", file, got, err, value)
 		}
@@ -365,117 +364,6 @@ func TestLostTask(t *testing.T) {
 	})
 	if exit, err := f.Wait(t.Context(), "lost"); err != nil || exit.Known {
 		t.Errorf("Wait gives %+v, %v; want an end that nobody saw", exit, err)
-	}
-}
-
-// TestRestartOfContainerd: containers go on, and the same Runtime works again.
-func TestRestartOfContainerd(t *testing.T) {
-	f := newFixture(t, ociarchive.Options{})
-	process := f.start(shell("survivor", "sleep 600"))
-	f.start(shell("ends", "while [ ! -e /tmp/end ]; do sleep 0.02; done"))
-	ends, err := f.Inspect(t.Context(), "ends")
-	if err != nil {
-		t.Fatal(err)
-	}
-	waited := make(chan error, 1)
-	go func() {
-		_, err := f.Wait(context.Background(), "survivor")
-		waited <- err
-	}()
-	if err := Stop(t.Context(), shared.spawnConfig().Dir); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.List(t.Context()); !errors.Is(err, runtime.ErrUnavailable) {
-		t.Errorf("List while containerd is down: %v", err)
-	}
-	if err := <-waited; !errors.Is(err, runtime.ErrUnavailable) {
-		t.Errorf("Wait when containerd went away: %v", err)
-	}
-	if err := os.WriteFile(inside(ends.Pid, "/tmp/end"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	runtimetest.Eventually(t, "the second container ended meanwhile", func() bool {
-		return len(f.cgroups.processes(f.cgroupPath("ends"))) == 0
-	})
-	if _, err := Spawn(t.Context(), shared.spawnConfig()); err != nil {
-		t.Fatal(err)
-	}
-	runtimetest.Eventually(t, "the connection is back", func() bool {
-		c, err := f.Inspect(t.Context(), "survivor")
-		return err == nil && c.State == runtime.StateRunning && c.Pid == process.Pid
-	})
-	exit, err := f.Wait(t.Context(), "ends")
-	if err != nil || (exit.Known && exit.Code != 0 && exit.Code != 137) {
-		t.Errorf("the one that ended meanwhile: %+v, %v", exit, err)
-	}
-}
-
-// TestClear takes away a containerd with a running container.
-func TestClear(t *testing.T) {
-	shared.open(t)
-	own := host{dir: filepath.Join(shared.dir, "2"), parent: shared.parent}
-	spawn := own.spawnConfig()
-	t.Cleanup(func() { // for when the test fails half-way
-		if err := Clear(context.Background(), spawn.Dir, own.parent); err != nil {
-			t.Error(err)
-		}
-	})
-	var err error
-	if own.address, err = Spawn(t.Context(), spawn); err != nil {
-		t.Fatal(err)
-	}
-	r, err := New(t.Context(), Config{
-		Address: own.address, Namespace: own.namespace(), Helper: shared.helper(), CDIDir: filepath.Join(own.dir, "cdi"),
-		CgroupParent: own.parent, Log: spawn.Log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := r.Import(t.Context(), bytes.NewReader(demoArchive(t, ociarchive.Options{})), demo); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Create(t.Context(), shell("cleared", "sleep 600")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Start(t.Context(), "cleared"); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // idempotent
-		if err := Clear(t.Context(), spawn.Dir, own.parent); err != nil {
-			t.Fatal(err)
-		}
-	}
-	left := append(own.processes(), r.cgroups.dirs(r.cgroupPath("cleared"))...)
-	if _, err := os.Stat(filepath.Join(runcState, own.namespace(), "cleared")); err == nil {
-		left = append(left, "runc's state")
-	}
-	if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(own.dir)); err != nil || len(mounts) > 0 || len(left) > 0 {
-		t.Errorf("left: %v, mounts %v, %v", left, mounts, err)
-	}
-	if err := os.RemoveAll(own.dir); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestSpawn(t *testing.T) {
-	shared.open(t)
-	again, err := Spawn(t.Context(), shared.spawnConfig())
-	if err != nil || again != shared.address {
-		t.Errorf("a second Spawn gives %q, %v; want the running one", again, err)
-	}
-	cfg := shared.spawnConfig()
-	cfg.Dir = filepath.Join(t.TempDir(), strings.Repeat("long/", 20))
-	if _, err := Spawn(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "shorter data directory") {
-		t.Errorf("Spawn with a long path: %v", err)
-	}
-	cfg.Dir, cfg.Binary = filepath.Join(shared.dir, "none"), "no-such-containerd"
-	if _, err := Spawn(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "install the package containerd") {
-		t.Errorf("Spawn without containerd: %v", err)
-	}
-	cfg.Binary = "/bin/false"
-	if _, err := Spawn(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "it ended") {
-		t.Errorf("Spawn of what ends at once: %v", err)
 	}
 }
 

@@ -47,12 +47,17 @@ func (r *Runtime) Signal(ctx context.Context, id string, signal int) error {
 	return r.failed(err, "signal container %s", id)
 }
 
-// Kill implements runtime.Runtime. It needs no containerd.
+// Kill implements runtime.Runtime. It needs no containerd for a container that
+// this Runtime has made or seen.
 func (r *Runtime) Kill(ctx context.Context, id string) error {
 	if !validID.MatchString(id) {
 		return fmt.Errorf("%w: container id %q", runtime.ErrInvalid, id)
 	}
-	return r.cgroups.kill(ctx, r.cgroupPath(id))
+	path, err := r.cgroup(ctx, id)
+	if err != nil {
+		return fmt.Errorf("kill container %s: %w", id, err)
+	}
+	return r.cgroups.kill(ctx, path)
 }
 
 // Wait implements runtime.Runtime. It gives runtime.ErrUnavailable when
@@ -60,10 +65,11 @@ func (r *Runtime) Kill(ctx context.Context, id string) error {
 func (r *Runtime) Wait(ctx context.Context, id string) (runtime.Exit, error) {
 	response, err := r.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
 	if err == nil {
+		path, lost := r.cgroup(ctx, id)
 		return runtime.Exit{
 			Known: true,
 			Code:  int(response.ExitStatus),
-			OOM:   r.cgroups.oomKilled(r.cgroupPath(id)),
+			OOM:   lost == nil && r.cgroups.oomKilled(path),
 			At:    response.ExitedAt.AsTime(),
 		}, nil
 	}
@@ -95,8 +101,8 @@ func (r *Runtime) Delete(ctx context.Context, id string) error {
 		return r.failed(err, "delete container %s", id)
 	}
 	// containerd may not have seen yet that the last process is dead.
-	running := r.state(record, response.GetProcess()).State == runtime.StateRunning
-	if running && len(r.cgroups.processes(r.cgroupPath(id))) > 0 {
+	c := r.state(record, response.GetProcess())
+	if c.State == runtime.StateRunning && len(r.cgroups.processes(c.CgroupPath)) > 0 {
 		return fmt.Errorf("delete container %s: it runs; stop it first: %w", id, runtime.ErrInUse)
 	}
 	return r.purge(ctx, record)
@@ -142,7 +148,7 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 // there is none. Where containerd doesn't know, the cgroup decides: a container
 // with live processes is never called ended.
 func (r *Runtime) state(record containers.Container, process *tasktypes.Process) runtime.Container {
-	path := r.cgroupPath(record.ID)
+	path := r.recordedCgroup(record)
 	c := runtime.Container{
 		ID:         record.ID,
 		Image:      record.Image,

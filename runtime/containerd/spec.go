@@ -66,8 +66,6 @@ func validate(spec runtime.Spec) error {
 	return nil
 }
 
-func (r *Runtime) cgroupPath(id string) string { return path.Join(r.cfg.CgroupParent, id) }
-
 // ociSpec renders what runc gets. Nothing of a user reaches devices, hooks,
 // annotations or sysctls.
 func (r *Runtime) ociSpec(ctx context.Context, spec runtime.Spec, image *imageDetails) (*specs.Spec, error) {
@@ -83,7 +81,7 @@ func (r *Runtime) ociSpec(ctx context.Context, spec runtime.Spec, image *imageDe
 	if s.Hostname == "" {
 		s.Hostname = spec.ID[:min(len(spec.ID), hostnameMax)]
 	}
-	s.Linux.CgroupsPath = r.cgroupPath(spec.ID)
+	s.Linux.CgroupsPath = r.newCgroup(spec.ID)
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	r.setResources(s.Linux.Resources, spec.Limits)
 	s.Mounts = append(setShm(s.Mounts, spec.Limits.ShmMiB), specs.Mount{

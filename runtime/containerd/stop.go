@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -29,9 +28,6 @@ func Stop(ctx context.Context, dir string) error {
 			return fmt.Errorf("stop containerd in %s: %w", dir, err)
 		}
 	}
-	if err := os.Remove(filepath.Join(dir, pidName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	return nil
 }
 
@@ -41,7 +37,8 @@ const runcState = "/run/containerd/runc"
 
 // Clear stops the containerd of the directory and all of its containers, for good,
 // so that the directory can be removed: their processes, shims, mounts and
-// cgroups. It is for demos and tests, and for what a crash has left.
+// cgroups. It is for demos and tests, and for what a crash has left. The parent of
+// cgroups goes too if it is empty; it may have containers of others.
 func Clear(ctx context.Context, dir, cgroupParent string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -50,7 +47,6 @@ func Clear(ctx context.Context, dir, cgroupParent string) error {
 	if err := Stop(ctx, dir); err != nil {
 		return err
 	}
-	// Only the containers of this directory: the parent may have others.
 	bundles, err := filepath.Glob(filepath.Join(dir, "state", "io.containerd.runtime.v2.task", "*", "*"))
 	if err != nil {
 		return err
@@ -61,15 +57,7 @@ func Clear(ctx context.Context, dir, cgroupParent string) error {
 		}
 	}
 	for _, bundle := range bundles {
-		namespace, id := filepath.Base(filepath.Dir(bundle)), filepath.Base(bundle)
-		cgroup := filepath.Join(cgroupParent, id)
-		if err := hostCgroups().kill(ctx, cgroup); err != nil {
-			return err
-		}
-		if err := hostCgroups().remove(cgroup); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(filepath.Join(runcState, namespace, id)); err != nil {
+		if err := clearContainer(ctx, bundle); err != nil {
 			return err
 		}
 	}
@@ -77,18 +65,34 @@ func Clear(ctx context.Context, dir, cgroupParent string) error {
 	return unmountBelow(dir)
 }
 
-// ownPid is the process in the pid file, if it is still containerd: the number
-// may belong to another process since.
+// clearContainer ends the container of a bundle, in the cgroup that runc was told.
+func clearContainer(ctx context.Context, bundle string) error {
+	namespace, id := filepath.Base(filepath.Dir(bundle)), filepath.Base(bundle)
+	spec, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // without, runc had nothing to make
+		return err
+	}
+	if cgroup := specCgroup(spec, id); cgroup != "" {
+		if err := hostCgroups().kill(ctx, cgroup); err != nil {
+			return err
+		}
+		if err := hostCgroups().remove(cgroup); err != nil {
+			return err
+		}
+		hostCgroups().removeEmpty(filepath.Dir(cgroup))
+	}
+	return os.RemoveAll(filepath.Join(runcState, namespace, id))
+}
+
+// ownPid is the containerd of the directory, 0 when there is none. It leads a
+// session, what it is about to start doesn't.
 func ownPid(dir string) int {
-	content, err := os.ReadFile(filepath.Join(dir, pidName))
-	if err != nil {
-		return 0
+	for _, pid := range processesWith("--config", filepath.Join(dir, configName)) {
+		if session, err := unix.Getsid(pid); err == nil && session == pid {
+			return pid
+		}
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	if err != nil || !slices.Contains(processesWith("--config", filepath.Join(dir, configName)), pid) {
-		return 0
-	}
-	return pid
+	return 0
 }
 
 // processesWith finds the processes whose command line has the flag with the

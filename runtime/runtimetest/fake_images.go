@@ -104,11 +104,26 @@ func readArchive(archive io.Reader) (archiveFiles, error) {
 		if !filepath.IsLocal(header.Name) {
 			return nil, fmt.Errorf("name %q leads out of the archive", header.Name)
 		}
-		if files[path.Clean(header.Name)], err = io.ReadAll(reader); err != nil {
+		name := path.Clean(header.Name)
+		switch {
+		case header.Typeflag == tar.TypeDir:
+			continue
+		case header.Typeflag != tar.TypeReg, !slices.Contains(layoutFiles, name) && path.Dir(name) != "blobs/sha256":
+			return nil, fmt.Errorf("%q isn't a file of an image layout", name)
+		case path.Dir(name) == "." && header.Size > maxDocument:
+			return nil, fmt.Errorf("%s has %d bytes, more than any image needs", name, header.Size)
+		}
+		if files[name], err = io.ReadAll(reader); err != nil {
 			return nil, err
 		}
 	}
 }
+
+// layoutFiles are in the top directory of a layout, the last two by docker save.
+var layoutFiles = []string{"oci-layout", "index.json", "manifest.json", "repositories"}
+
+// maxDocument is in bytes.
+const maxDocument = 1 << 20
 
 type descriptor struct {
 	Digest      string            `json:"digest"`
@@ -136,6 +151,9 @@ func (files archiveFiles) images(name string) ([]runtime.Image, error) {
 		}
 		if reference == "" {
 			return nil, errors.New("an image of the archive has no name")
+		}
+		if slices.ContainsFunc(images, func(i runtime.Image) bool { return i.Reference == reference }) {
+			return nil, fmt.Errorf("two images of the archive have the name %s", reference)
 		}
 		size, err := files.size(manifest.Digest)
 		if err != nil {

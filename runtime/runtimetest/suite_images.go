@@ -3,9 +3,6 @@ package runtimetest
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
-	"encoding/json"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +35,15 @@ func (s *suite) images(t *testing.T) {
 		s.wantImages(t)
 	})
 	good := s.Archive(t, "good:1")
+	t.Run("import of what docker save writes", func(t *testing.T) {
+		saved := extended(t, extended(t, good, "manifest.json", []byte("[]")), "repositories", []byte("{}"))
+		if _, err := s.Runtime.Import(t.Context(), bytes.NewReader(saved), ""); err != nil {
+			t.Fatalf("Import: %v", err)
+		}
+		if err := s.Runtime.RemoveImage(t.Context(), "good:1"); err != nil {
+			t.Errorf("RemoveImage: %v", err)
+		}
+	})
 	for name, archive := range map[string][]byte{
 		"not a tar":       []byte("this is no archive"),
 		"empty":           {},
@@ -47,6 +53,11 @@ func (s *suite) images(t *testing.T) {
 		"without a layer": rewrite(t, good, func(h *tar.Header) bool { return h.Size < 4096 }),
 		"truncated":       good[:len(good)/2],
 		"leads out":       extended(t, good, "../evil", []byte("x")),
+		"another file":    extended(t, good, "etc/passwd", []byte("x")),
+		"a link":          linked(t, good),
+		"a name twice":    replaced(t, good, "index.json", func(index []byte) []byte { return withoutUniqueNames(t, index) }),
+		"a large index":   replaced(t, good, "index.json", func(index []byte) []byte { return append(index, bytes.Repeat([]byte(" "), 2<<20)...) }),
+		"damaged blobs":   replaced(t, good, "blobs/", func(blob []byte) []byte { return append([]byte("?"), blob[1:]...) }),
 		"Docker's kind":   dockerArchive(t, good),
 		"damaged gzip":    zipped(t, good)[:len(good)/3],
 	} {
@@ -74,93 +85,4 @@ func (s *suite) removeInUse(t *testing.T) {
 	spec := s.spec(t, "count")
 	s.mustCreate(t, spec)
 	wantError(t, "RemoveImage", s.Runtime.RemoveImage(t.Context(), suiteImage), runtime.ErrInUse)
-}
-
-// rewrite copies a tar without the entries that keep refuses; keep may change
-// the others.
-func rewrite(t *testing.T, archive []byte, keep func(*tar.Header) bool) []byte {
-	t.Helper()
-	var changed bytes.Buffer
-	out := tar.NewWriter(&changed)
-	for in := tar.NewReader(bytes.NewReader(archive)); ; {
-		header, err := in.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !keep(header) {
-			continue
-		}
-		if err := out.WriteHeader(header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(out, in); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return changed.Bytes()
-}
-
-// extended is a tar with one more file.
-func extended(t *testing.T, archive []byte, name string, content []byte) []byte {
-	t.Helper()
-	var changed bytes.Buffer
-	out := tar.NewWriter(&changed)
-	if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Write(content); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Flush(); err != nil { // no end mark: the rest follows
-		t.Fatal(err)
-	}
-	return append(changed.Bytes(), archive...)
-}
-
-// dockerArchive is the same image as "docker save" of old writes it.
-func dockerArchive(t *testing.T, archive []byte) []byte {
-	t.Helper()
-	files, err := readArchive(bytes.NewReader(archive))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := func(d descriptor) string { return "blobs/" + strings.Replace(d.Digest, ":", "/", 1) }
-	var index struct{ Manifests []descriptor }
-	var manifest struct {
-		Config descriptor
-		Layers []descriptor
-	}
-	if err := json.Unmarshal(files["index.json"], &index); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(files[file(index.Manifests[0])], &manifest); err != nil {
-		t.Fatal(err)
-	}
-	content, err := json.Marshal([]map[string]any{{
-		"Config": file(manifest.Config), "Layers": []string{file(manifest.Layers[0])}, "RepoTags": []string{"good:1"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain := rewrite(t, archive, func(h *tar.Header) bool { return h.Name != "oci-layout" && h.Name != "index.json" })
-	return extended(t, plain, "manifest.json", content)
-}
-
-func zipped(t *testing.T, content []byte) []byte {
-	t.Helper()
-	var buffer bytes.Buffer
-	w := gzip.NewWriter(&buffer)
-	if _, err := w.Write(content); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return buffer.Bytes()
 }

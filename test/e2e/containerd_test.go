@@ -38,15 +38,7 @@ func TestOwnContainerdComesBack(t *testing.T) {
 	d.create("box", "demo")
 	inst := d.waitFor("box", "running")
 	before := pid(t, inst.Run)
-	raw, err := os.ReadFile(filepath.Join(own, "containerd.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	old, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(serving(t, own), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if pid(t, inst.Run) != before {
@@ -57,4 +49,25 @@ func TestOwnContainerdComesBack(t *testing.T) {
 	}
 	d.waitFor("box", "stopped")
 	d.allFree()
+}
+
+// serving is the process of the containerd in a directory.
+func serving(t *testing.T, dir string) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		raw, _ := os.ReadFile(path) // gone meanwhile
+		if strings.Contains(string(raw), "--config\x00"+filepath.Join(dir, "config.toml")) {
+			n, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no containerd serves %s", dir)
+	return 0
 }
