@@ -69,7 +69,7 @@ func (c *Cluster) confirm(ctx context.Context, number uint64) {
 				more = false
 			}
 		}
-		err := c.raft.VerifyLeader().Error()
+		err := c.verify()
 		if err == nil && c.raft.CurrentTerm() != number {
 			err = raft.ErrLeadershipLost
 		}
@@ -77,6 +77,27 @@ func (c *Cluster) confirm(ctx context.Context, number uint64) {
 			r <- err
 		}
 	}
+}
+
+// verify returns once this server has led after the call. Among several voters
+// that takes an entry of the log: Raft's own VerifyLeader also counts answers
+// that were on their way before it was asked, so that a leader that was paused,
+// or cut off, could find itself confirmed by the past.
+func (c *Cluster) verify() error {
+	known := c.raft.GetConfiguration()
+	if err := known.Error(); err != nil {
+		return err
+	}
+	voters := 0
+	for _, s := range known.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	if voters > 1 {
+		return c.raft.Barrier(0).Error()
+	}
+	return c.raft.VerifyLeader().Error()
 }
 
 // WaitIndex waits until this server has applied the entry of that index, as a
