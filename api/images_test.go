@@ -17,6 +17,7 @@ import (
 
 // testAgent imports by reading to the end.
 type testAgent struct {
+	workspace.NodeService
 	read     atomic.Int64
 	images   []workspace.NodeImage
 	err      error

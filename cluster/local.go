@@ -91,7 +91,7 @@ func (l *Local) assignment(view state.View, run *workspace.Run) (workspace.Assig
 	if inst == nil {
 		return a, nil
 	}
-	a.Name, a.Volume = inst.Name, inst.Volume
+	a.Name = inst.Name
 	if !mayStart(run) {
 		return a, nil // its container has its secrets, or needs none any more
 	}

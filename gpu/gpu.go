@@ -17,7 +17,20 @@ const MilliPerDevice = 1000
 type Reader interface {
 	// Inventory reads all devices. On a host without a driver it gives no
 	// devices, Source "none" and a Message that says so; that is no error.
+	// ErrUnresponsive when the driver doesn't answer in time.
 	Inventory(ctx context.Context) (Inventory, error)
+	// Readings reads what every device measures now. A device that can't be
+	// read is left out.
+	Readings(ctx context.Context) ([]Reading, error)
+	// Processes lists the processes that use a device now, of berth's containers
+	// and others alike.
+	Processes(ctx context.Context) ([]Process, error)
+	// Events calls handle for each thing that happens to a device, one after the
+	// other, until ctx ends. A driver that goes away and comes back loses events
+	// but doesn't end it.
+	Events(ctx context.Context, handle func(Event)) error
+	// Status says how reading goes, without asking the driver.
+	Status() ReaderStatus
 	Close() error
 }
 
@@ -43,7 +56,13 @@ type Info struct {
 	PCIBusID  string `json:"pci_bus_id,omitempty"` // "00000000:07:00.0"
 	NUMANode  int    `json:"numa_node"`            // -1 when unknown
 	Parent    string `json:"parent,omitempty"`     // UUID of the device this is a MIG slice of
+	Profile   string `json:"profile,omitempty"`    // of a MIG slice, such as "3g.40gb"
 	Simulated bool   `json:"simulated,omitempty"`
+	// Capability is the CUDA compute capability, such as "8.0".
+	Capability string `json:"cuda_compute_capability,omitempty"`
+	// Unusable says why runs can't have it, though the driver lists it: MIG is
+	// enabled and has no instance, or the configuration leaves it out. Empty: they can.
+	Unusable string `json:"unusable,omitempty"`
 }
 
 // Link is how two devices of one host reach each other.

@@ -27,12 +27,28 @@ var (
 	ErrNoSpace = errors.New("no space left")
 	// ErrUnavailable: the runtime behind this contract does not answer.
 	ErrUnavailable = errors.New("runtime unavailable")
+	// ErrDenied: a registry refuses the credentials, or the image to them; or
+	// this host's configuration doesn't allow the registry.
+	ErrDenied = errors.New("denied")
+	// ErrRegistry: a registry can't be reached, or what answers isn't one.
+	ErrRegistry = errors.New("registry unavailable")
+	// ErrPlatform: the image isn't made for this host's architecture.
+	ErrPlatform = errors.New("wrong platform")
+	// ErrPortTaken: something on this host listens on that port.
+	ErrPortTaken = errors.New("port taken")
+	// ErrNoAddress: every address of the subnet is in use.
+	ErrNoAddress = errors.New("no address left")
+	// ErrCorrupt: a volume can't be mounted or isn't the one it should be.
+	ErrCorrupt = errors.New("corrupt")
 )
 
 // Runtime runs containers on this host. All methods are safe for concurrent
 // use and idempotent where it says so. Containers belong to the runtime, not
 // to the process that made them: they outlive it.
 type Runtime interface {
+	Puller
+	Executor
+
 	// Info names the runtime and its version; ErrUnavailable when it is down.
 	Info(ctx context.Context) (Info, error)
 
@@ -133,6 +149,7 @@ type Spec struct {
 	Mounts   []Mount
 	Limits   Limits
 	LogPath  string // file for stdout and stderr; empty: discarded
+	NetNS    string // path of a network namespace; empty: a new one with loopback only
 }
 
 // Limits bound a container. Zero means the default in the comment.
@@ -178,7 +195,8 @@ type Container struct {
 	Pid        int    // 0 unless created with a task, or running
 	CgroupPath string // as in Created
 	CreatedAt  time.Time
-	Exit       Exit // meaningful when StateExited
+	StartedAt  time.Time // of its process; zero when it has none, or nobody can tell
+	Exit       Exit      // meaningful when StateExited
 }
 
 // Exit is how a process ended.

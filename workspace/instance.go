@@ -94,7 +94,7 @@ type Instance struct {
 	Run           string            `json:"run,omitempty"` // its latest run
 	Attempts      int               `json:"attempts"`      // runs made so far
 	Access        []AccessInfo      `json:"access_information,omitempty"`
-	RestartPolicy json.RawMessage   `json:"restart_policy,omitempty"`
+	RestartPolicy RestartPolicy     `json:"restart_policy"`
 	IdlePolicy    json.RawMessage   `json:"idle_policy,omitempty"`
 	FailoverAfter int               `json:"failover_after_seconds,omitempty"`
 	StoragePolicy string            `json:"storage_policy,omitempty"`
@@ -114,16 +114,5 @@ type AccessInfo struct {
 	Host     string `json:"host"`
 	Port     int    `json:"port"`
 	Name     string `json:"name,omitempty"`
-}
-
-// Volume is an instance's persistent directory on a node.
-type Volume struct {
-	ID         string    `json:"id"`
-	Workspace  string    `json:"workspace"`
-	Instance   string    `json:"instance"`
-	Node       string    `json:"node"`
-	SizeMiB    int64     `json:"size_mib"`
-	Detached   bool      `json:"detached"`
-	PurgeAfter time.Time `json:"purge_after,omitzero"`
-	CreatedAt  time.Time `json:"created_at"`
+	Path     string `json:"path,omitempty"` // of a page, such as "/lab"; never with a secret
 }

@@ -1,8 +1,6 @@
 package workspace
 
 import (
-	"context"
-	"io"
 	"time"
 
 	"berth/gpu"
@@ -11,21 +9,21 @@ import (
 // Assignment is all that an agent knows of a run on its node; it reads nothing
 // else.
 type Assignment struct {
-	Run           string            `json:"run"`
-	Instance      string            `json:"instance,omitempty"`
-	Workspace     string            `json:"workspace"`
-	Name          string            `json:"name"` // of the instance, for the hostname
-	Desired       RunDesired        `json:"desired"`
-	StopReason    string            `json:"stop_reason,omitempty"`
-	Phase         Phase             `json:"phase"` // as the cluster has it
-	Epoch         gpu.Epoch         `json:"epoch"`
-	Devices       []Allotment       `json:"devices,omitempty"`
-	Resources     Resources         `json:"resources"`
-	Spec          RunSpec           `json:"spec"`
-	Volume        string            `json:"volume,omitempty"`
-	Secrets       map[string]Secret `json:"-"` // in clear: opened by the server that hands it out
-	Lease         *Lease            `json:"lease,omitempty"`
-	RestartPolicy string            `json:"restart_policy,omitempty"`
+	Run        string            `json:"run"`
+	Instance   string            `json:"instance,omitempty"`
+	Workspace  string            `json:"workspace"`
+	Name       string            `json:"name"` // of the instance, for the hostname
+	Desired    RunDesired        `json:"desired"`
+	StopReason string            `json:"stop_reason,omitempty"`
+	Phase      Phase             `json:"phase"` // as the cluster has it
+	Epoch      gpu.Epoch         `json:"epoch"`
+	Devices    []Allotment       `json:"devices,omitempty"`
+	Resources  Resources         `json:"resources"`
+	Spec       RunSpec           `json:"spec"`
+	Volume     *VolumeClaim      `json:"volume,omitempty"`
+	Secrets    map[string]Secret `json:"-"` // in clear: opened by the server that hands it out
+	Login      *RegistryLogin    `json:"-"` // of the image's registry, in clear
+	Lease      *Lease            `json:"lease,omitempty"`
 	// Unreleased: the run has ended, its devices wait for this node's release.
 	Unreleased bool `json:"unreleased,omitempty"`
 }
@@ -38,6 +36,9 @@ type AssignmentView struct {
 	Snapshot bool         `json:"snapshot"`
 	Upsert   []Assignment `json:"upsert"`
 	Removed  []string     `json:"removed,omitempty"` // run ids
+	// Purge are the volumes of this node to delete for good: all of them, in
+	// every view.
+	Purge []string `json:"purge,omitempty"`
 }
 
 // Report is one batch of what an agent has seen since its last.
@@ -52,6 +53,21 @@ type Report struct {
 	Released []Release      `json:"released,omitempty" cbor:"8,keyasint,omitempty"`
 	Orphans  *[]Orphan      `json:"orphans,omitempty" cbor:"9,keyasint,omitempty"` // when changed; all of them
 	Health   []DeviceHealth `json:"health,omitempty" cbor:"10,keyasint,omitempty"`
+	Volumes  []VolumeReport `json:"volumes,omitempty" cbor:"11,keyasint,omitempty"`
+}
+
+// VolumeClaim is the volume that a run has.
+type VolumeClaim struct {
+	ID      string `json:"id"`
+	SizeMiB int64  `json:"size_mib"`
+}
+
+// VolumeReport is a change of a volume on its node.
+type VolumeReport struct {
+	ID      string `json:"id" cbor:"1,keyasint"`
+	Made    bool   `json:"made,omitempty" cbor:"2,keyasint,omitempty"`    // it exists on the disk now
+	Gone    bool   `json:"gone,omitempty" cbor:"3,keyasint,omitempty"`    // as ordered by Purge
+	Message string `json:"message,omitempty" cbor:"4,keyasint,omitempty"` // why it can't be purged yet
 }
 
 // Readiness of a node to take work, as its agent sees it.
@@ -106,14 +122,4 @@ type GoAheadAnswer struct {
 	Cluster string    `json:"cluster"`
 	At      gpu.Epoch `json:"at"` // incarnation and index of the verified view
 	Reason  string    `json:"reason,omitempty"`
-}
-
-// NodeService is what a server asks of a node's agent. Its streams run over the
-// node's own outbound connection, so that a node that can't be dialled serves
-// them too.
-type NodeService interface {
-	// ImportImage stores an OCI archive's images on the node.
-	ImportImage(ctx context.Context, archive io.Reader, name string) ([]NodeImage, error)
-	// RemoveImage forgets a reference on the node.
-	RemoveImage(ctx context.Context, reference string) error
 }

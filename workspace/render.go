@@ -237,7 +237,7 @@ func (t *Template) fill(values map[string]string) RunSpec {
 		s.Env = append(s.Env, EnvVar{e.Name, Expand(e.Value, values)})
 	}
 	for _, p := range t.Ports {
-		s.Ports = append(s.Ports, Port{p.Name, Expand(p.Number, values), p.Protocol})
+		s.Ports = append(s.Ports, Port{Name: p.Name, Number: Expand(p.Number, values), Protocol: p.Protocol, Path: Expand(p.Path, values)})
 	}
 	return s
 }

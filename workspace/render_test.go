@@ -14,7 +14,7 @@ func notebook() *Template {
 		Name: "notebook", Image: "notebook:${tag}", Kind: KindInteractive, StopGrace: 30, Stoppable: true, VolumePath: "/home",
 		Command: []string{"serve", "--port=${port}", "$HOME ${NOT_ONE} $port"},
 		Env:     []EnvVar{{"TOKEN", "x-${token}"}, {"DEBUG", "${debug}"}},
-		Ports:   []Port{{"web", "${port}", "HTTP"}},
+		Ports:   []Port{{Name: "web", Number: "${port}", Protocol: "HTTP"}},
 		Variables: []Variable{
 			{Name: "tag", Type: VarString, Default: "v1", Options: []string{"v1", "v2"}},
 			{Name: "port", Type: VarInt, Default: "8888"},
@@ -95,7 +95,7 @@ func TestRender(t *testing.T) {
 	want := RunSpec{
 		Image: "notebook:v2", Command: []string{"serve", "--port=9999", "$HOME ${NOT_ONE} $port"},
 		Env:   []EnvVar{{"TOKEN", "x-${token}"}, {"DEBUG", ""}}, // the secret is filled on the node
-		Ports: []Port{{"web", "9999", "HTTP"}}, VolumePath: "/home", StopGrace: 30, Stoppable: true,
+		Ports: []Port{{Name: "web", Number: "9999", Protocol: "HTTP"}}, VolumePath: "/home", StopGrace: 30, Stoppable: true,
 	}
 	if diff := cmp.Diff(want, spec); diff != "" {
 		t.Error(diff)

@@ -90,6 +90,8 @@ type Run struct {
 	Replaces    string      `json:"replaces,omitempty"`
 	Unreleased  bool        `json:"unreleased,omitempty"` // a device still waits for its node to confirm the release
 	Counted     bool        `json:"counted,omitempty"`    // counts for the month already
+	Restarts    int         `json:"restarts,omitempty"`   // by policy, in a row, before this run
+	NotBefore   time.Time   `json:"not_before,omitzero"`  // it isn't placed earlier: a restart backs off
 	Times       RunTimes    `json:"times"`
 	Since       time.Time   `json:"since"` // of Phase
 	ModifyIndex uint64      `json:"modify_index"`

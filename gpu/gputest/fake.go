@@ -73,3 +73,18 @@ func (f *Fake) Inventory(ctx context.Context) (gpu.Inventory, error) {
 
 // Close does nothing.
 func (f *Fake) Close() error { return nil }
+
+// Readings gives none.
+func (f *Fake) Readings(ctx context.Context) ([]gpu.Reading, error) { return nil, ctx.Err() }
+
+// Processes gives none.
+func (f *Fake) Processes(ctx context.Context) ([]gpu.Process, error) { return nil, ctx.Err() }
+
+// Events waits for the end of ctx.
+func (f *Fake) Events(ctx context.Context, _ func(gpu.Event)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Status is that of a driver that has always answered.
+func (f *Fake) Status() gpu.ReaderStatus { return gpu.ReaderStatus{} }

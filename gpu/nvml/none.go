@@ -29,3 +29,18 @@ func (n *None) Inventory(ctx context.Context) (gpu.Inventory, error) {
 
 // Close does nothing.
 func (n *None) Close() error { return nil }
+
+// Readings gives none.
+func (n *None) Readings(ctx context.Context) ([]gpu.Reading, error) { return nil, ctx.Err() }
+
+// Processes gives none.
+func (n *None) Processes(ctx context.Context) ([]gpu.Process, error) { return nil, ctx.Err() }
+
+// Events waits for the end of ctx.
+func (n *None) Events(ctx context.Context, _ func(gpu.Event)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Status is that of a reader that always succeeds.
+func (n *None) Status() gpu.ReaderStatus { return gpu.ReaderStatus{} }

@@ -132,3 +132,18 @@ func closeness(model gpu.Model, i, j int) gpu.PCIeLink {
 		return gpu.LinkSystem
 	}
 }
+
+// Readings gives none.
+func (s *Simulated) Readings(ctx context.Context) ([]gpu.Reading, error) { return nil, ctx.Err() }
+
+// Processes gives none.
+func (s *Simulated) Processes(ctx context.Context) ([]gpu.Process, error) { return nil, ctx.Err() }
+
+// Events waits for the end of ctx.
+func (s *Simulated) Events(ctx context.Context, _ func(gpu.Event)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Status is that of a reader that always succeeds.
+func (s *Simulated) Status() gpu.ReaderStatus { return gpu.ReaderStatus{} }

@@ -79,7 +79,7 @@ func explain(state.View, *workspace.Run) workspace.Placement {
 	return workspace.Placement{Fits: true, Node: node, Message: "it fits"}
 }
 
-type agent struct{}
+type agent struct{ workspace.NodeService }
 
 func (agent) ImportImage(_ context.Context, r io.Reader, _ string) ([]workspace.NodeImage, error) {
 	n, err := io.Copy(io.Discard, r)

@@ -20,6 +20,8 @@ const NodeID = "01980000-0000-7000-8000-00000000000a"
 
 // cluster applies commands to a store at once.
 type cluster struct {
+	workspace.NodeService // what a test doesn't serve
+
 	store *state.Store
 
 	mu    sync.Mutex
