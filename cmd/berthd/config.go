@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +29,12 @@ type Config struct {
 	Node         Sizes            `toml:"node"`
 	Reserve      Sizes            `toml:"reserve"`
 	Containerd   ContainerdConfig `toml:"containerd"`
+	GPU          GPUConfig        `toml:"gpu"`
+	Network      NetworkConfig    `toml:"network"`
+	Images       ImagesConfig     `toml:"images"`
+	Logs         LogsConfig       `toml:"logs"`
+	Metrics      MetricsConfig    `toml:"metrics"`
+	Registries   []RegistryConfig `toml:"registry"`
 }
 
 // ClusterConfig is read once, when the data directory is new.
@@ -53,6 +58,53 @@ type ContainerdConfig struct {
 	CgroupParent string `toml:"cgroup_parent" help:"cgroup that holds those of all containers"`
 }
 
+// GPUConfig says which of this host's GPUs are offered, and how.
+type GPUConfig struct {
+	Include []string `toml:"include" help:"UUIDs of the only GPUs that are offered; empty: all"`
+	Exclude []string `toml:"exclude" help:"UUIDs of GPUs that are never offered"`
+	Sharing string   `toml:"sharing" help:"timeslice or mps: runs may ask for a share of a GPU; nothing isolates them from each other. Empty: whole GPUs only"`
+}
+
+// NetworkConfig is the network of the containers.
+type NetworkConfig struct {
+	Subnet         string   `toml:"subnet" help:"IPv4 addresses of the containers; must not overlap with a route of this host"`
+	Bridge         string   `toml:"bridge" help:"name of the bridge that connects them"`
+	PortRange      string   `toml:"port_range" help:"host ports for published ports, first-last"`
+	PublishAddress string   `toml:"publish_address" help:"address of this host that published ports listen on"`
+	DNS            []string `toml:"dns" help:"DNS servers of the containers where the host names only a stub"`
+	Deny           []string `toml:"deny" help:"networks that containers can't reach, besides the host and metadata services"`
+}
+
+// ImagesConfig is how images come and go.
+type ImagesConfig struct {
+	AllowedRegistries []string `toml:"allowed_registries" help:"the only registries that images are pulled from; empty: all"`
+	MaxGiB            int64    `toml:"max_gib" help:"GiB that one image may take, unpacked"`
+	HighWaterPercent  int64    `toml:"high_water_percent" help:"of the disk in use: above it, pulled images that nothing uses are removed"`
+	LowWaterPercent   int64    `toml:"low_water_percent" help:"of the disk in use: below it, no more are removed"`
+	Keep              []string `toml:"keep" help:"images that are never removed, such as ghcr.io/lab/*"`
+}
+
+// LogsConfig is how long the output of ended runs is kept.
+type LogsConfig struct {
+	KeepDays int64 `toml:"keep_days" help:"days that the output of an ended run is kept on its node"`
+}
+
+// MetricsConfig opens /metrics to other hosts.
+type MetricsConfig struct {
+	Listen     string `toml:"listen" help:"address for a Prometheus on another host, which gets /metrics only; empty: none"`
+	TLSCert    string `toml:"tls_cert" help:"certificate (PEM) of that address; empty: plain HTTP"`
+	TLSKey     string `toml:"tls_key" help:"its key (PEM)"`
+	BearerFile string `toml:"bearer_file" help:"file with the token that a scrape must bring; empty: none"`
+}
+
+// RegistryConfig says how one registry is reached.
+type RegistryConfig struct {
+	Host      string   `toml:"host"`       // such as docker.io or registry.lab:5000
+	Mirrors   []string `toml:"mirrors"`    // URLs, asked before it, in this order
+	PlainHTTP bool     `toml:"plain_http"` // it doesn't speak TLS
+	CAFile    string   `toml:"ca_file"`    // PEM; besides the host's own
+}
+
 const (
 	defaultConfigFile = "/etc/berth/berthd.toml"
 	hostContainerd    = "/run/containerd/containerd.sock"
@@ -65,6 +117,11 @@ func defaultConfig() Config {
 		Cluster:    ClusterConfig{Name: "berth"},
 		Reserve:    Sizes{MemoryMiB: 1024, StorageMiB: 10240},
 		Containerd: ContainerdConfig{CDIDir: "/run/berth/cdi", CgroupParent: "/berth"},
+		Network: NetworkConfig{
+			Subnet: "10.89.0.0/16", Bridge: "berth0", PortRange: "30000-32767", PublishAddress: "127.0.0.1",
+		},
+		Images: ImagesConfig{MaxGiB: 64, HighWaterPercent: 85, LowWaterPercent: 75},
+		Logs:   LogsConfig{KeepDays: 7},
 	}
 }
 
@@ -153,20 +210,5 @@ func (c *Config) validate() error {
 			return errors.New("config: [node] and [reserve] sizes can't be negative")
 		}
 	}
-	return nil
-}
-
-// validateListen: plain HTTP never leaves the host.
-func validateListen(address string) error {
-	if address == "" {
-		return nil
-	}
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("config: http_listen %q: want an address and a port, such as 127.0.0.1:7180: %w", address, err)
-	}
-	if !ap.Addr().IsLoopback() {
-		return fmt.Errorf("config: http_listen %q: plain HTTP is served on loopback addresses only, such as 127.0.0.1:%d", address, ap.Port())
-	}
-	return nil
+	return errors.Join(c.GPU.validate(), c.Network.validate(), c.Images.validate(), c.Metrics.validate(), validateRegistries(c.Registries))
 }

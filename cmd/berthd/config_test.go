@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func load(t *testing.T, file string, env, flags map[string]string) (Config, error) {
@@ -45,6 +48,20 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"no port", "http_listen = \"localhost\"\n", nil, []string{"localhost", "127.0.0.1:7180"}},
 		{"unknown model", "simulate_gpus = \"B9000:8\"\n", nil, []string{"B9000", "A100-SXM4-80GB"}},
 		{"log level", "log_level = \"loud\"\n", nil, []string{"loud", "debug, info"}},
+		{"subnet", "[network]\nsubnet = \"10.0.0.0/30\"\n", nil, []string{"network.subnet", "10.89.0.0/16"}},
+		{"port range", "[network]\nport_range = \"80-90\"\n", nil, []string{"network.port_range", "30000-32767"}},
+		{"publish address", "[network]\npublish_address = \"here\"\n", nil, []string{"network.publish_address", "here"}},
+		{"deny", "[network]\ndeny = [\"10.0.0.1\"]\n", nil, []string{"network.deny", "10.0.0.1"}},
+		{"dns", "[network]\ndns = [\"one\"]\n", nil, []string{"network.dns", "one"}},
+		{"bridge", "[network]\nbridge = \"a-bridge-of-a-long-name\"\n", nil, []string{"network.bridge"}},
+		{"water", "[images]\nlow_water_percent = 90\n", nil, []string{"low_water_percent (90)"}},
+		{"image size", "[images]\nmax_gib = 0\n", nil, []string{"images.max_gib"}},
+		{"sharing", "[gpu]\nsharing = \"fair\"\n", nil, []string{"gpu.sharing", "timeslice"}},
+		{"no UUID", "[gpu]\nexclude = [\"0\"]\n", nil, []string{"[gpu]", "\"0\"", "nvidia-smi -L"}},
+		{"metrics address", "[metrics]\nlisten = \"here\"\n", nil, []string{"metrics.listen"}},
+		{"metrics key", "[metrics]\nlisten = \"0.0.0.0:7182\"\ntls_cert = \"a\"\n", nil, []string{"metrics.tls_key"}},
+		{"registry twice", "[[registry]]\nhost = \"a\"\n[[registry]]\nhost = \"a\"\n", nil, []string{"[[registry]]", "once"}},
+		{"mirror", "[[registry]]\nhost = \"a\"\nmirrors = [\"b\"]\n", nil, []string{"mirror \"b\""}},
 		{"negative size", "[reserve]\nmemory_mib = -1\n", nil, []string{"[reserve]", "negative"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -96,8 +113,8 @@ func TestExampleConfigIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c != defaultConfig() {
-		t.Errorf("docs/examples/berthd.toml gives %+v, the defaults are %+v", c, defaultConfig())
+	if diff := cmp.Diff(defaultConfig(), c, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("docs/examples/berthd.toml isn't what the defaults are (-default +example):\n%s", diff)
 	}
 }
 

@@ -23,8 +23,19 @@ func (k configKey) env() string {
 }
 
 func (k configKey) set(text string) error {
-	if k.value.Kind() == reflect.String {
+	switch k.value.Kind() {
+	case reflect.String:
 		k.value.SetString(text)
+		return nil
+	case reflect.Slice: // of strings, separated by commas
+		k.value.Set(reflect.ValueOf(splitList(text)))
+		return nil
+	case reflect.Bool:
+		on, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		k.value.SetBool(on)
 		return nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
@@ -35,7 +46,26 @@ func (k configKey) set(text string) error {
 	return nil
 }
 
-// configKeys lists every key of c, in the order of the struct.
+// String is the value as set reads it.
+func (k configKey) String() string {
+	if list, ok := k.value.Interface().([]string); ok {
+		return strings.Join(list, ",")
+	}
+	return fmt.Sprint(k.value)
+}
+
+func splitList(text string) []string {
+	var list []string
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			list = append(list, item)
+		}
+	}
+	return list
+}
+
+// configKeys lists every key of c, in the order of the struct, but for tables
+// that may stand in the file several times.
 func configKeys(c *Config) []configKey { return keysOf(reflect.ValueOf(c).Elem(), "") }
 
 func keysOf(v reflect.Value, prefix string) []configKey {
@@ -45,6 +75,9 @@ func keysOf(v reflect.Value, prefix string) []configKey {
 		path := prefix + f.Tag.Get("toml")
 		if f.Type.Kind() == reflect.Struct {
 			keys = append(keys, keysOf(v.Field(i), path+".")...)
+			continue
+		}
+		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
 			continue
 		}
 		keys = append(keys, configKey{path: path, help: f.Tag.Get("help"), value: v.Field(i)})

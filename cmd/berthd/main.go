@@ -96,7 +96,7 @@ func configFlags(cmd *cobra.Command) func() (Config, error) {
 	defaults := defaultConfig()
 	path := cmd.Flags().String("config", defaultConfigFile, "configuration file (TOML)")
 	for _, k := range configKeys(&defaults) {
-		cmd.Flags().String(k.flag(), fmt.Sprint(k.value), k.help)
+		cmd.Flags().String(k.flag(), k.String(), k.help)
 	}
 	return func() (Config, error) {
 		given := map[string]string{}
@@ -111,13 +111,13 @@ func configFlags(cmd *cobra.Command) func() (Config, error) {
 
 func printKeys(w io.Writer, c *Config) {
 	for _, k := range configKeys(c) {
-		fmt.Fprintf(w, "%s = %v\n", k.path, k.value)
+		fmt.Fprintf(w, "%s = %v\n", k.path, k)
 	}
 }
 
 func listKeys(w io.Writer) {
 	c := defaultConfig()
 	for _, k := range configKeys(&c) {
-		fmt.Fprintf(w, "%s (default %q)\n    --%s  %s\n    %s\n", k.path, fmt.Sprint(k.value), k.flag(), k.env(), k.help)
+		fmt.Fprintf(w, "%s (default %q)\n    --%s  %s\n    %s\n", k.path, k.String(), k.flag(), k.env(), k.help)
 	}
 }
