@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -69,7 +70,7 @@ func (a *API) creation(r *reader, w *workspace.Workspace, b *workspace.NewInstan
 	if t == nil {
 		return nil, workspace.InvalidField("template.name", "there is no template %q: berth template ls shows them", b.Template.Name)
 	}
-	spec, public, secrets, err := t.Render(b.Template.Variables)
+	spec, public, secrets, err := t.Render(b.Template.Variables, rand.Text)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ type Info struct {
 	Index     int    `json:"index"`  // today's index; display only, never a key
 	Minor     int64  `json:"minor"`  // of /dev/nvidia<minor>
 	Model     string `json:"model"`  // as the driver says: "NVIDIA A100-SXM4-80GB"
-	Type      string `json:"type"`   // canonical: TypeName(Model)
+	Type      string `json:"type"`   // canonical: TypeName(Model), of a slice with -MIG-<PROFILE>
 	Vendor    string `json:"vendor"` // "NVIDIA"
 	MemoryMiB int64  `json:"memory_mib"`
 	PCIBusID  string `json:"pci_bus_id,omitempty"` // "00000000:07:00.0"

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// ErrUnresponsive: the driver took too long to answer, or its library ended the
+// ErrUnresponsive says that the driver took too long to answer, or its library ended the
 // process that asked.
 var ErrUnresponsive = errors.New("the GPU driver does not answer")
 

@@ -47,6 +47,7 @@ type NodeFacts struct {
 	DriverVersion  string `json:"driver_version,omitempty" cbor:"13,keyasint,omitempty"`
 	CUDAVersion    string `json:"cuda_version,omitempty" cbor:"14,keyasint,omitempty"`
 	PublishAddress string `json:"publish_address,omitempty" cbor:"15,keyasint,omitempty"`
+	Sharing        string `json:"gpu_sharing,omitempty" cbor:"16,keyasint,omitempty" enum:"timeslice,mps" doc:"how runs share a GPU; absent: they can't"`
 }
 
 // NodeImage is an image that a node has.

@@ -60,13 +60,16 @@ type Report struct {
 type VolumeClaim struct {
 	ID      string `json:"id"`
 	SizeMiB int64  `json:"size_mib"`
+	// Made: it exists on this node's disk. One that isn't there all the same is
+	// lost; an empty one in its place would look like the data had gone.
+	Made bool `json:"made"`
 }
 
 // VolumeReport is a change of a volume on its node.
 type VolumeReport struct {
 	ID      string `json:"id" cbor:"1,keyasint"`
 	Made    bool   `json:"made,omitempty" cbor:"2,keyasint,omitempty"`    // it exists on the disk now
-	Gone    bool   `json:"gone,omitempty" cbor:"3,keyasint,omitempty"`    // as ordered by Purge
+	Gone    bool   `json:"gone,omitempty" cbor:"3,keyasint,omitempty"`    // as ordered by Purge; without an order it is lost
 	Message string `json:"message,omitempty" cbor:"4,keyasint,omitempty"` // why it can't be purged yet
 }
 

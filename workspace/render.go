@@ -52,6 +52,9 @@ func (t *Template) Validate() error {
 	if t.VolumePath != "" && !path.IsAbs(t.VolumePath) {
 		return InvalidField("volume_path", "%q must be an absolute path", t.VolumePath)
 	}
+	if err := cmp.Or(t.validatePorts(), t.RestartPolicy.Validate()); err != nil {
+		return err
+	}
 	full := t.Resources
 	full = (&ResourceRequest{}).Over(full)
 	if err := full.Validate(); err != nil {
@@ -79,6 +82,9 @@ func (v *Variable) validate() error {
 	}
 	if v.Type == VarSecret && (v.Default != "" || len(v.Options) > 0) {
 		return InvalidField(field, "a secret can't have a default or options: templates can be read by others")
+	}
+	if v.Generate && v.Type != VarSecret {
+		return InvalidField(field, "only a secret can be generated, it is of type %s", v.Type)
 	}
 	err := cmp.Or(
 		validateText(field, v.Description, MaxText),
@@ -121,19 +127,20 @@ func (v *Variable) check(value string) error {
 
 func (t *Template) validatePlaceholders() error {
 	uses := 0
-	for _, e := range t.Env {
-		uses += len(placeholder.FindAllStringIndex(e.Value, -1))
-		if err := t.validateUses(e.Value, true); err != nil {
-			return err
-		}
-	}
+	var hidden []string // where a secret's ${name} stays until it is needed
 	readable := append(slices.Clone(t.Command), t.Image)
-	for _, p := range t.Ports {
-		readable = append(readable, p.Number)
+	for _, e := range t.Env {
+		hidden = append(hidden, e.Value)
 	}
-	for _, text := range readable {
+	for _, p := range t.Ports {
+		hidden, readable = append(hidden, p.Path), append(readable, p.Number)
+	}
+	if t.Probe != nil {
+		readable = append(readable, t.Probe.HTTPPath, t.Probe.Port)
+	}
+	for i, text := range append(hidden, readable...) {
 		uses += len(placeholder.FindAllStringIndex(text, -1))
-		if err := t.validateUses(text, false); err != nil {
+		if err := t.validateUses(text, i < len(hidden)); err != nil {
 			return err
 		}
 	}
@@ -150,7 +157,7 @@ func (t *Template) validateUses(text string, secretsToo bool) error {
 			return InvalidField("variables", "${%s} is used, but there is no such variable", m[1])
 		}
 		if v.Type == VarSecret && !secretsToo {
-			return InvalidField("variables."+v.Name, "a secret may stand in env only: commands and images can be read by others")
+			return InvalidField("variables."+v.Name, "a secret may stand in env and in the paths of ports only: commands and images can be read by others")
 		}
 	}
 	return nil
@@ -167,8 +174,8 @@ func (t *Template) variable(name string) *Variable {
 // Render makes a run's spec from a template and values for its variables.
 // Secrets are given back apart, in clear, for the caller to seal; their ${name}
 // stays in the spec and is filled on the node. public holds the other values,
-// defaults included.
-func (t *Template) Render(values map[string]string) (spec RunSpec, public map[string]string, secrets map[string]Secret, err error) {
+// defaults included. random makes the secrets that are to be generated.
+func (t *Template) Render(values map[string]string, random func() string) (spec RunSpec, public map[string]string, secrets map[string]Secret, err error) {
 	for name := range values {
 		if t.variable(name) == nil {
 			return spec, nil, nil, InvalidField("template.variables."+name, "template %s has no such variable; it has %s", t.Name, t.variableNames())
@@ -180,6 +187,9 @@ func (t *Template) Render(values map[string]string) (spec RunSpec, public map[st
 		value, given := values[v.Name]
 		if !given {
 			value = v.Default
+		}
+		if value == "" && v.Generate {
+			value = random()
 		}
 		if value == "" && v.Required {
 			return spec, nil, nil, InvalidField("template.variables."+v.Name, "is required by template %s (%s)", t.Name, v.Type)
@@ -199,16 +209,6 @@ func (t *Template) Render(values map[string]string) (spec RunSpec, public map[st
 	return spec, public, secrets, spec.Validate()
 }
 
-// validatePorts checks the numbers that values have given the ports.
-func (s *RunSpec) validatePorts() error {
-	for _, p := range s.Ports {
-		if n, err := strconv.Atoi(p.Number); err != nil || n < 1 || n > 65535 {
-			return InvalidField("ports."+p.Name, "%q is not a port: a number from 1 to 65535", p.Number)
-		}
-	}
-	return nil
-}
-
 func (t *Template) variableNames() string {
 	if len(t.Variables) == 0 {
 		return "none"
@@ -225,11 +225,6 @@ func (t *Template) fill(values map[string]string) RunSpec {
 		Image: Expand(t.Image, values), VolumePath: t.VolumePath,
 		StopGrace: t.StopGrace, Stoppable: t.Stoppable,
 	}
-	if t.Probe != nil {
-		probe := *t.Probe
-		probe.Port = Expand(probe.Port, values)
-		s.Probe = &probe
-	}
 	for _, arg := range t.Command {
 		s.Command = append(s.Command, Expand(arg, values))
 	}
@@ -239,6 +234,7 @@ func (t *Template) fill(values map[string]string) RunSpec {
 	for _, p := range t.Ports {
 		s.Ports = append(s.Ports, Port{Name: p.Name, Number: Expand(p.Number, values), Protocol: p.Protocol, Path: Expand(p.Path, values)})
 	}
+	s.Probe = t.fillProbe(values, s.Ports)
 	return s
 }
 

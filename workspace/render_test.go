@@ -88,7 +88,7 @@ func TestValidateTemplate(t *testing.T) {
 }
 
 func TestRender(t *testing.T) {
-	spec, public, secrets, err := notebook().Render(map[string]string{"token": "hunter2", "port": "9999", "tag": "v2"})
+	spec, public, secrets, err := notebook().Render(map[string]string{"token": "hunter2", "port": "9999", "tag": "v2"}, func() string { return "random" })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,16 +125,16 @@ func TestRenderRefuses(t *testing.T) {
 	} {
 		n := notebook()
 		n.Command = append(n.Command, strings.Repeat("${ssh}", 9))
-		_, _, _, err := n.Render(c.values)
+		_, _, _, err := n.Render(c.values, func() string { return "random" })
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}
-	_, _, _, err := (&Template{Name: "bare"}).Render(map[string]string{"a": "b"})
+	_, _, _, err := (&Template{Name: "bare"}).Render(map[string]string{"a": "b"}, func() string { return "random" })
 	if err == nil || !strings.Contains(err.Error(), "it has none") {
 		t.Error(err)
 	}
-	if _, _, _, err := notebook().Render(map[string]string{"token": "x", "ssh": "ssh-ed25519 AAAA me", "debug": "true"}); err != nil {
+	if _, _, _, err := notebook().Render(map[string]string{"token": "x", "ssh": "ssh-ed25519 AAAA me", "debug": "true"}, func() string { return "random" }); err != nil {
 		t.Error(err)
 	}
 }

@@ -54,6 +54,10 @@ func (p RestartPolicy) Validate() error {
 	return nil
 }
 
+// ReasonRestartBackoff is why a run that follows another by policy isn't placed
+// yet.
+const ReasonRestartBackoff = "restart_backoff"
+
 // Or fills in the mode that a kind of run has by default.
 func (p RestartPolicy) Or(kind RunKind) RestartPolicy {
 	if p.Mode != "" {

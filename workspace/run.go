@@ -92,6 +92,7 @@ type Run struct {
 	Counted     bool        `json:"counted,omitempty"`    // counts for the month already
 	Restarts    int         `json:"restarts,omitempty"`   // by policy, in a row, before this run
 	NotBefore   time.Time   `json:"not_before,omitzero"`  // it isn't placed earlier: a restart backs off
+	Volume      string      `json:"volume,omitempty"`     // that it has, from the entry that placed it
 	Times       RunTimes    `json:"times"`
 	Since       time.Time   `json:"since"` // of Phase
 	ModifyIndex uint64      `json:"modify_index"`

@@ -71,7 +71,8 @@ type Port struct {
 	Number   string `json:"number"`
 	Protocol string `json:"protocol"` // HTTP, HTTPS, TCP, SSH
 	// Path of the page at an HTTP port, such as "/lab". A secret variable in it
-	// ("/?token=${token}") is filled in only where the owner asks for access.
+	// ("/?token=${token}") stays as it is and is filled in only where the owner
+	// asks for access.
 	Path string `json:"path,omitempty"`
 }
 
@@ -80,9 +81,14 @@ type Port struct {
 // starting. A run that isn't ready in time fails.
 type Probe struct {
 	HTTPPath string `json:"http_path,omitempty"`
-	Port     string `json:"port,omitempty"`
-	Timeout  int    `json:"timeout_seconds,omitempty" doc:"300 when absent"`
+	// Port is a number, a variable or the name of a port; absent: the first port.
+	// In a RunSpec it is a number.
+	Port    string `json:"port,omitempty"`
+	Timeout int    `json:"timeout_seconds,omitempty" doc:"300 when absent"`
 }
 
-// DefaultProbeTimeout in seconds.
-const DefaultProbeTimeout = 300
+// Bounds of a probe's timeout, in seconds.
+const (
+	DefaultProbeTimeout = 300
+	MaxProbeTimeout     = 24 * 60 * 60
+)

@@ -79,6 +79,7 @@ func (i *Instance) Validate() error {
 		validateText("template.description", i.Template.Description, MaxText),
 		validateCount("template.variables", len(i.Template.Variables)+len(i.Secrets), MaxVariables),
 		validateStoragePolicy(i.StoragePolicy),
+		i.RestartPolicy.Validate(),
 		i.Spec.Validate(),
 		i.Resources.Validate(),
 	)

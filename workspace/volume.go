@@ -1,6 +1,10 @@
 package workspace
 
-import "time"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Volume is an instance's persistent directory on a node. It is named by the
 // run that it was made for first.
@@ -25,20 +29,32 @@ type Volume struct {
 	ModifyIndex uint64 `json:"modify_index"`
 }
 
-// Registry is a login to an image registry. The password is sealed and is never
-// shown.
-type Registry struct {
-	Host        string    `json:"host"` // such as ghcr.io or registry.lab:5000
-	Username    string    `json:"username"`
-	Password    Sealed    `json:"-" cbor:"password"`
-	CreatedAt   time.Time `json:"created_at"`
-	UpdatedAt   time.Time `json:"updated_at"`
-	ModifyIndex uint64    `json:"modify_index"`
-}
+// DefaultStoragePolicy keeps a volume for two weeks after its instance.
+const DefaultStoragePolicy = "retain:14"
 
-// RegistryLogin is a login in clear, on its way to a node.
-type RegistryLogin struct {
-	Host     string
-	Username string
-	Password Secret
+// PurgeWarning is how long before a volume's purge it is announced.
+const PurgeWarning = 24 * time.Hour
+
+// ReasonVolumeLost is why a volume can't be used, and why a run waits for it: its
+// node doesn't have it any more.
+const ReasonVolumeLost = "volume_lost"
+
+// Lost reports whether the volume was on its node's disk and isn't any more.
+func (v *Volume) Lost() bool { return v.Reason == ReasonVolumeLost }
+
+// Exists reports whether there is, or was, anything of the volume on a disk.
+func (v *Volume) Exists() bool { return v.Made || v.Lost() }
+
+// PurgeTime says when a volume that is detached at a time goes, by its storage
+// policy: at once, at the time given, or, with a zero time, not by itself.
+func PurgeTime(policy string, at time.Time) (when time.Time, atOnce bool) {
+	days, limited := strings.CutPrefix(policy, "retain:")
+	if !limited {
+		return time.Time{}, policy == "delete"
+	}
+	n, err := strconv.Atoi(days)
+	if err != nil {
+		return time.Time{}, false // no valid policy: nothing is deleted over it
+	}
+	return at.AddDate(0, 0, n), false
 }

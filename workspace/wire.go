@@ -51,7 +51,9 @@ type NewInstance struct {
 	Description   string          `json:"description,omitempty"`
 	Template      TemplateChoice  `json:"template" required:"true"`
 	Resources     ResourceRequest `json:"resources,omitzero" doc:"what is absent comes from the template"`
-	StoragePolicy string          `json:"storage_policy,omitempty"`
+	StoragePolicy string          `json:"storage_policy,omitempty" doc:"of its volume once it is deleted: retain, delete or retain:<days>; absent: the template's, then retain:14"`
+	RestartPolicy RestartPolicy   `json:"restart_policy,omitzero" doc:"absent: the template's"`
+	Volume        string          `json:"volume,omitempty" doc:"id of a detached volume of the workspace to go on with"`
 	ToBeDeletedAt time.Time       `json:"to_be_deleted_at,omitzero"`
 	FailoverAfter int             `json:"failover_after_seconds,omitempty" minimum:"0"`
 	Start         *bool           `json:"start,omitempty" doc:"true when absent"`

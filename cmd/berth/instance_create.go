@@ -192,7 +192,7 @@ func (a *app) dryRun(ctx context.Context, cl *client.Client, r *workspace.NewIns
 	if err != nil {
 		return err
 	}
-	if _, _, _, err := t.Render(r.Template.Variables); err != nil {
+	if _, _, _, err := t.Render(r.Template.Variables, func() string { return "generated" }); err != nil {
 		return err
 	}
 	p, err := cl.DryRun(ctx, workspace.DryRun{Template: r.Template.Name, Resources: r.Resources})

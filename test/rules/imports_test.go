@@ -23,6 +23,8 @@ var importMap = map[string][]string{
 	"gpu/gputest":         {"gpu"},
 	"runtime":             {},
 	"runtime/containerd":  {"runtime"},
+	"runtime/network":     {"runtime"},
+	"runtime/volume":      {"runtime"},
 	"runtime/runtimetest": {"runtime"},
 	"web":                 {},
 	"packaging":           {},

@@ -1,0 +1,129 @@
+package state
+
+import (
+	"fmt"
+
+	"berth/gpu"
+	"berth/workspace"
+)
+
+// Suggestion is where the scheduler would put a run, or why it can't. Apply
+// decides: a suggestion it can't honour leaves the run pending.
+type Suggestion struct {
+	Node       string                `cbor:"1,keyasint,omitempty"`
+	Devices    []workspace.Allotment `cbor:"2,keyasint,omitempty"`
+	Reason     string                `cbor:"3,keyasint,omitempty"` // when Node is empty
+	Message    string                `cbor:"4,keyasint,omitempty"`
+	Impossible bool                  `cbor:"5,keyasint,omitempty"` // no node could ever hold it: the run fails
+}
+
+// suggest carries out a suggestion where it can be honoured.
+func (t *tx) suggest(run *workspace.Run, s *Suggestion) {
+	switch {
+	case s == nil:
+	case s.Node != "":
+		if reason, message := t.place(run, s); reason != "" {
+			t.wait(run, reason, message)
+		}
+	case s.Impossible:
+		t.endRun(run, workspace.PhaseFailed, s.Reason, s.Message)
+	default:
+		t.wait(run, s.Reason, s.Message)
+	}
+}
+
+// PlaceRuns places pending runs, a batch in one entry. Each is admitted again.
+type PlaceRuns struct {
+	Placements []Placement `cbor:"1,keyasint"`
+}
+
+// Placement is the scheduler's suggestion for one pending run.
+type Placement struct {
+	Run        string     `cbor:"1,keyasint"`
+	Suggestion Suggestion `cbor:"2,keyasint"`
+}
+
+// Type is TypePlaceRuns.
+func (*PlaceRuns) Type() Type { return TypePlaceRuns }
+
+func (c *PlaceRuns) apply(t *tx) error {
+	if err := t.needSystem(); err != nil {
+		return err
+	}
+	for i := range c.Placements {
+		p := &c.Placements[i]
+		run := runs.get(t, "id", p.Run)
+		if run == nil || run.Phase != workspace.PhasePending {
+			continue // ended or placed since the scheduler looked
+		}
+		if denial := t.admit(t.workspace(run.Workspace), false); denial != nil {
+			t.wait(run, string(denial.Code), denial.Message)
+			continue
+		}
+		t.suggest(run, &p.Suggestion)
+	}
+	return nil
+}
+
+// place puts a run on a node and its devices, or says why not. It is the one
+// way a run becomes assigned and a device held.
+func (t *tx) place(run *workspace.Run, s *Suggestion) (reason, message string) {
+	node := nodes.get(t, "id", s.Node)
+	if node == nil {
+		return "node_unknown", "the node chosen for it is not in the cluster"
+	}
+	if reason, message = t.nodeFits(node, run); reason != "" {
+		return reason, message
+	}
+	epoch := gpu.Epoch{Incarnation: t.cluster().Incarnation, Index: t.index}
+	if reason, message = t.hold(run, node, s.Devices, epoch); reason != "" {
+		return reason, message
+	}
+	n := *run
+	n.Node, n.Devices, n.Epoch = node.ID, s.Devices, epoch
+	n.Unreleased = len(s.Devices) > 0
+	n.Counted = true
+	t.setPhase(&n, workspace.PhaseAssigned, "assigned", placedMessage(node, &n))
+	return "", ""
+}
+
+func placedMessage(node *workspace.Node, run *workspace.Run) string {
+	switch n := len(run.Devices); n {
+	case 0:
+		return "placed on " + node.Name
+	case 1:
+		return "placed on " + node.Name + " with 1 GPU"
+	default:
+		return fmt.Sprintf("placed on %s with %d GPUs", node.Name, n)
+	}
+}
+
+// nodeFits checks a node's state and what its active runs leave of it.
+func (t *tx) nodeFits(node *workspace.Node, run *workspace.Run) (reason, message string) {
+	switch {
+	case !node.Reachable:
+		return "node_unreachable", "node " + node.Name + " is not reachable"
+	case !node.Ready:
+		return "node_not_ready", fmt.Sprintf("node %s is not ready: %s", node.Name, node.Message)
+	case node.Cordoned || node.Draining:
+		return "node_cordoned", "node " + node.Name + " takes no new runs"
+	}
+	use := run.Resources
+	for r := range runs.each(t, "node", node.ID) {
+		if r.Phase.Active() {
+			use.CPUMilli += r.Resources.CPUMilli
+			use.MemoryMiB += r.Resources.MemoryMiB
+			use.StorageMiB += r.Resources.StorageMiB
+		}
+	}
+	f := &node.Facts
+	switch {
+	case use.CPUMilli > f.CPUMilli:
+		return "waiting_for_cpu", fmt.Sprintf("%s has %d milli-cores, %d would be used", node.Name, f.CPUMilli, use.CPUMilli)
+	case use.MemoryMiB > f.MemoryMiB:
+		return "waiting_for_memory", fmt.Sprintf("%s has %d MiB of memory, %d would be used", node.Name, f.MemoryMiB, use.MemoryMiB)
+	case use.StorageMiB > f.StorageMiB:
+		return "waiting_for_storage", fmt.Sprintf("%s has %d MiB of storage, %d would be used", node.Name, f.StorageMiB, use.StorageMiB)
+	}
+	return "", ""
+}
