@@ -335,7 +335,15 @@ func (s *volumesSuite) want(t *testing.T, want ...runtime.Volume) {
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Sync(); err != nil { // or it takes nothing of the disk yet
 		t.Fatal(err)
 	}
 }
