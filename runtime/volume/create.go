@@ -22,7 +22,7 @@ func (v *Volumes) create(ctx context.Context, spec runtime.VolumeSpec) error {
 	if err := v.images.RemoveAll(work); err != nil {
 		return err
 	}
-	defer v.images.RemoveAll(work)
+	defer func() { _ = v.images.RemoveAll(work) }() // sweep comes after it
 	image := filepath.Join(work, "image")
 	if err := v.makeImage(ctx, work, image, spec); err != nil {
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EFBIG) || says(err, noSpace) {

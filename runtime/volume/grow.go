@@ -56,13 +56,13 @@ func (v *Volumes) growUnmounted(ctx context.Context, id string, image *os.File) 
 	if err := v.unmount(ctx, id); err != nil {
 		return fmt.Errorf("it has to be unmounted to grow on this host: %w", err)
 	}
-	device, err := findLoop(image)
+	device, err := mountedElsewhere(image)
 	if err != nil {
 		return err
 	}
-	if device != nil { // whoever has it isn't a mount, but may write
-		defer device.Close()
-		return fmt.Errorf("grow: something has %s open: %w", device.Name(), runtime.ErrInUse)
+	if device != nil {
+		device.Close()
+		return fmt.Errorf("grow: %s is mounted again: %w", device.Name(), runtime.ErrInUse)
 	}
 	if err := check(image); err != nil { // resize2fs insists
 		return err

@@ -87,10 +87,10 @@ func configureOld(fd, image int, info unix.LoopInfo64) error {
 	return nil
 }
 
-// findLoop gives the device that an image is behind already, or nil. There is
-// one while another mount namespace still has the volume: a second device would
-// let two file systems write to one image.
-func findLoop(image *os.File) (*loopDevice, error) {
+// mountedElsewhere gives the device that an image is behind and that is mounted
+// in another mount namespace, or nil. A second device for that image would let
+// two file systems write to it.
+func mountedElsewhere(image *os.File) (*loopDevice, error) {
 	attached, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {
 		return nil, err
@@ -107,14 +107,17 @@ func findLoop(image *os.File) (*loopDevice, error) {
 		if err != nil {
 			return nil, err
 		}
-		if behind, err := device.has(image); behind || err != nil {
-			if err != nil {
-				device.Close()
-				return nil, err
-			}
+		found, err := device.has(image)
+		if found && err == nil {
+			found, err = device.mounted()
+		}
+		if found && err == nil {
 			return device, nil
 		}
 		device.Close()
+		if err != nil {
+			return nil, err
+		}
 	}
 	return nil, nil
 }

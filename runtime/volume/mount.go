@@ -127,11 +127,11 @@ func (v *Volumes) attach(id string, image *os.File) (*loopDevice, error) {
 	if err := v.mountPoint(id); err != nil {
 		return nil, err
 	}
-	device, err := findLoop(image)
+	device, err := mountedElsewhere(image)
 	if err != nil {
 		return nil, err
 	}
-	if device != nil { // alive in another mount namespace: nothing to check or repair
+	if device != nil { // alive: nothing to check or repair
 		return v.mountDevice(id, device)
 	}
 	super, err := readSuperblock(image)

@@ -135,6 +135,7 @@ func (v *Volumes) trim(id string) {
 	dir, err := os.Open(v.path(id))
 	if err == nil {
 		defer dir.Close()
+		_ = unix.Syncfs(int(dir.Fd())) // blocks freed a moment ago count as used until then
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), fitrim, uintptr(unsafe.Pointer(&blocks)))
 		if errno == 0 {
 			return

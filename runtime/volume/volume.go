@@ -78,8 +78,7 @@ func New(cfg Config) (*Volumes, error) {
 		return nil, fmt.Errorf("volumes in %s: %w", cfg.Dir, err)
 	}
 	if err := v.sweep(); err != nil {
-		v.Close()
-		return nil, fmt.Errorf("volumes in %s: %w", cfg.Dir, err)
+		return nil, errors.Join(fmt.Errorf("volumes in %s: %w", cfg.Dir, err), v.Close())
 	}
 	return v, nil
 }
@@ -106,9 +105,9 @@ func (v *Volumes) open(dir string) error {
 		return err
 	}
 	if v.mounts, err = os.OpenRoot(filepath.Join(v.dir, "mounts")); err != nil {
-		v.images.Close()
+		return errors.Join(err, v.images.Close())
 	}
-	return err
+	return nil
 }
 
 // sweep removes unfinished images, and mount points whose image is gone.

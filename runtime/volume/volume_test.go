@@ -25,21 +25,22 @@ type fixture struct {
 	dir string
 }
 
-func open(t testing.TB) *fixture {
-	return openIn(t, t.TempDir())
-}
-
-func openIn(t testing.TB, dir string) *fixture {
-	f := &fixture{t: t, dir: dir}
-	f.Volumes = f.reopen(volume.Config{})
-	t.Cleanup(func() {
+func open(t *testing.T) *fixture {
+	f := openBench(t)
+	t.Cleanup(func() { // whatever the test came to
 		for _, m := range f.mounted() {
 			if err := unix.Unmount(m.Mountpoint, 0); err != nil {
 				t.Errorf("unmount %s: %v", m.Mountpoint, err)
 			}
 		}
-		runtimetest.Eventually(t.(*testing.T), "loop devices are free", func() bool { return len(f.loops()) == 0 })
+		runtimetest.Eventually(t, "loop devices are free", func() bool { return len(f.loops()) == 0 })
 	})
+	return f
+}
+
+func openBench(t testing.TB) *fixture {
+	f := &fixture{t: t, dir: t.TempDir()}
+	f.Volumes = f.reopen(volume.Config{})
 	return f
 }
 
@@ -133,7 +134,7 @@ func (f *fixture) mustList() []runtime.Volume {
 	return list
 }
 
-// mount1 mounts a volume of 16 MiB that may fail to.
+// tryMount mounts a volume of 16 MiB that may fail to.
 func (f *fixture) tryMount(id string) error {
 	f.t.Helper()
 	_, err := f.Mount(f.t.Context(), runtime.VolumeSpec{ID: id, SizeMiB: 16})
