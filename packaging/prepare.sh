@@ -6,7 +6,7 @@
 # which systemd may start; berthd uses it then.
 #
 #   prepare.sh build   Go
-#   prepare.sh run     + root, git, containerd, runc, a static busybox
+#   prepare.sh run     + root, git, containerd, runc, e2fsprogs, a static busybox
 #   prepare.sh test    + a C compiler, for the race detector, and promtool
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
@@ -46,6 +46,7 @@ missing_packages() {
 	command -v containerd >/dev/null || echo containerd
 	command -v runc >/dev/null || echo runc
 	[[ -e /bin/busybox ]] || echo busybox-static
+	PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs # e2fsck and resize2fs too
 	[[ $1 == test ]] || return 0
 	command -v gcc >/dev/null || echo gcc
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev

@@ -97,11 +97,14 @@ func (v *Volumes) unmountOne(ctx context.Context, id string, mounted *mountinfo.
 	if err := unmountIdle(ctx, v.path(id)); err != nil {
 		return err
 	}
+	if below, err := v.mountOf(id); below != nil || err != nil {
+		return err // the next one
+	}
 	elsewhere, err := device.mounted()
 	if err != nil || !elsewhere {
 		return err
 	}
-	inUse := fmt.Errorf("a container still has it mounted: %w", runtime.ErrInUse)
+	inUse := fmt.Errorf("it is still mounted elsewhere, in a container perhaps: %w", runtime.ErrInUse)
 	return errors.Join(inUse, v.mountAt(id, device))
 }
 

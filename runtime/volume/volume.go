@@ -130,7 +130,7 @@ func (v *Volumes) sweep() error {
 		return err
 	}
 	for _, entry := range mounts {
-		if _, err := v.images.Lstat(entry.Name() + imageSuffix); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := v.images.Lstat(entry.Name() + imageSuffix); !errors.Is(err, fs.ErrNotExist) || !entry.IsDir() {
 			continue
 		}
 		// This only takes an empty directory that nothing is mounted on.
