@@ -2,12 +2,14 @@ package runtimetest
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -257,7 +259,7 @@ func (s *volumesSuite) oneAtOnce(t *testing.T) {
 			}
 		})
 		all.Go(func() {
-			if err := s.Volumes.Unmount(t.Context(), "vol-1"); err != nil {
+			if err := WhileInUse(func() error { return s.Volumes.Unmount(t.Context(), "vol-1") }); err != nil {
 				t.Errorf("Unmount: %v", err)
 			}
 		})
@@ -283,7 +285,7 @@ func (s *volumesSuite) manyAtOnce(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(path, id), nil, 0o600); err != nil {
 					t.Error(err)
 				}
-				if err := s.Volumes.Remove(t.Context(), id); err != nil {
+				if err := WhileInUse(func() error { return s.Volumes.Remove(t.Context(), id) }); err != nil {
 					t.Errorf("Remove of %s: %v", id, err)
 				}
 			}
@@ -305,7 +307,7 @@ func (s *volumesSuite) mustMount(t *testing.T, spec runtime.VolumeSpec) string {
 
 func (s *volumesSuite) mustUnmount(t *testing.T, id string) {
 	t.Helper()
-	if err := s.Volumes.Unmount(t.Context(), id); err != nil {
+	if err := WhileInUse(func() error { return s.Volumes.Unmount(t.Context(), id) }); err != nil {
 		t.Fatalf("Unmount: %v", err)
 	}
 }
@@ -313,8 +315,21 @@ func (s *volumesSuite) mustUnmount(t *testing.T, id string) {
 // mustRemove works in clean-up too, when t's context has ended.
 func (s *volumesSuite) mustRemove(t *testing.T, id string) {
 	t.Helper()
-	if err := s.Volumes.Remove(context.WithoutCancel(t.Context()), id); err != nil {
+	ctx := context.WithoutCancel(t.Context())
+	if err := WhileInUse(func() error { return s.Volumes.Remove(ctx, id) }); err != nil {
 		t.Errorf("Remove: %v", err)
+	}
+}
+
+// WhileInUse repeats a call that gives ErrInUse. A container that another test
+// of this host starts has a copy of all mounts for a while, and so has whatever
+// makes a mount namespace of its own.
+func WhileInUse(call func() error) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := call()
+		if !errors.Is(err, runtime.ErrInUse) || time.Now().After(deadline) {
+			return err
+		}
 	}
 }
 

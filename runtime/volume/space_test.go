@@ -70,7 +70,7 @@ func TestNoSpace(t *testing.T) {
 		if _, err := volumes.Mount(t.Context(), spec); err != nil {
 			t.Errorf("Mount with room: %v", err)
 		}
-		if err := volumes.Remove(t.Context(), spec.ID); err != nil {
+		if err := runtimetest.WhileInUse(func() error { return volumes.Remove(t.Context(), spec.ID) }); err != nil {
 			t.Error(err)
 		}
 		runtimetest.Eventually(t, "its loop device is free", func() bool { return len(f.loops()) == 0 })

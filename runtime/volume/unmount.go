@@ -16,10 +16,16 @@ import (
 	"berth/runtime"
 )
 
-// busyFor is how long a volume must be busy to count as in use. Children of
-// this process have its descriptors until they have started their program, and
-// List looks into each volume.
-const busyFor = 500 * time.Millisecond
+const (
+	// busyFor is how long a volume must be busy here to count as in use. Children
+	// of this process have its descriptors until they have started their program,
+	// and List looks into each volume.
+	busyFor = 500 * time.Millisecond
+	// elsewhereFor is the same for other mount namespaces. A container that starts
+	// has a copy of all mounts until it has its own root.
+	elsewhereFor = 2 * time.Second
+	pollEvery    = 5 * time.Millisecond
+)
 
 // Unmount implements runtime.Volumes.
 func (v *Volumes) Unmount(ctx context.Context, id string) error {
@@ -100,31 +106,52 @@ func (v *Volumes) unmountOne(ctx context.Context, id string, mounted *mountinfo.
 	if below, err := v.mountOf(id); below != nil || err != nil {
 		return err // the next one
 	}
-	elsewhere, err := device.mounted()
-	if err != nil || !elsewhere {
-		return err
+	err = until(ctx, elsewhereFor, func() (bool, error) {
+		elsewhere, err := device.mounted()
+		return !elsewhere, err
+	})
+	if errors.Is(err, errTooLong) {
+		err = fmt.Errorf("it is still mounted elsewhere, in a container perhaps: %w", runtime.ErrInUse)
 	}
-	inUse := fmt.Errorf("it is still mounted elsewhere, in a container perhaps: %w", runtime.ErrInUse)
-	return errors.Join(inUse, v.mountAt(id, device))
+	if err != nil {
+		return errors.Join(err, v.mountAt(id, device))
+	}
+	return nil
 }
 
-// unmountIdle waits a moment for a busy mount.
+// unmountIdle unmounts what has no open files.
 func unmountIdle(ctx context.Context, path string) error {
-	for deadline := time.Now().Add(busyFor); ; {
+	err := until(ctx, busyFor, func() (bool, error) {
 		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
-		if !errors.Is(err, unix.EBUSY) {
-			if err != nil {
-				return fmt.Errorf("unmount %s: %w", path, err)
-			}
-			return nil
+		if errors.Is(err, unix.EBUSY) {
+			return false, nil
+		}
+		return true, err
+	})
+	switch {
+	case errors.Is(err, errTooLong):
+		return fmt.Errorf("%s has open files: %w", path, runtime.ErrInUse)
+	case err != nil:
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
+}
+
+var errTooLong = errors.New("took too long")
+
+// until tries again until it is done, fails, or took too long.
+func until(ctx context.Context, limit time.Duration, try func() (done bool, err error)) error {
+	for deadline := time.Now().Add(limit); ; {
+		if done, err := try(); done || err != nil {
+			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s has open files: %w", path, runtime.ErrInUse)
+			return errTooLong
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(pollEvery):
 		}
 	}
 }

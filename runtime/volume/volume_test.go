@@ -113,14 +113,14 @@ func (f *fixture) mustMount(id string, mib int64) string {
 
 func (f *fixture) mustUnmount(id string) {
 	f.t.Helper()
-	if err := f.Unmount(f.t.Context(), id); err != nil {
+	if err := runtimetest.WhileInUse(func() error { return f.Unmount(f.t.Context(), id) }); err != nil {
 		f.t.Fatalf("Unmount: %v", err)
 	}
 }
 
 func (f *fixture) mustRemove(id string) {
 	f.t.Helper()
-	if err := f.Remove(f.t.Context(), id); err != nil {
+	if err := runtimetest.WhileInUse(func() error { return f.Remove(f.t.Context(), id) }); err != nil {
 		f.t.Fatalf("Remove: %v", err)
 	}
 }
