@@ -46,6 +46,8 @@ func (n *Networks) Attach(ctx context.Context, spec runtime.NetworkSpec) (runtim
 	}
 	if err != nil {
 		clean := n.takeApart(context.WithoutCancel(ctx), spec.ID, records)
+		// Where rules can't be set, there is none of this attachment's either.
+		clean = errors.Join(clean, os.RemoveAll(n.recordDir(spec.ID)))
 		return runtime.Attachment{}, fmt.Errorf("network %s: %w", spec.ID, errors.Join(err, clean))
 	}
 	return n.attachment(r), nil
@@ -146,6 +148,11 @@ func (n *Networks) takeApart(ctx context.Context, id string, records map[string]
 	}
 	r, known := records[id]
 	delete(records, id)
+	if known {
+		if err := n.forgetNeighbour(r.Address); err != nil {
+			return err
+		}
+	}
 	if known && len(r.Spec.Ports) > 0 {
 		if err := n.firewall.apply(ctx, records); err != nil {
 			return err

@@ -208,17 +208,33 @@ func (n *Networks) plug(bridge, outer netlink.Link, address netip.Addr) error {
 		netlink.LinkSetLearning(outer, false),
 		netlink.LinkSetFlood(outer, false),
 		netlink.LinkSetUp(outer),
-		netlink.NeighSet(&netlink.Neigh{
+		netlink.NeighSet(&netlink.Neigh{ // gone with the interface
 			LinkIndex: outer.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER,
 			State: netlink.NUD_NOARP, HardwareAddr: mac(address),
 		}),
-		netlink.NeighSet(&netlink.Neigh{
-			LinkIndex: bridge.Attrs().Index, Family: netlink.FAMILY_V4,
-			State: netlink.NUD_PERMANENT, IP: address.AsSlice(), HardwareAddr: mac(address),
-		}),
+		netlink.NeighSet(neighbour(bridge, address)),
 	}
 	if err := errors.Join(steps...); err != nil {
 		return fmt.Errorf("connect %s to %s: %w", outer.Attrs().Name, n.bridge, err)
+	}
+	return nil
+}
+
+func neighbour(bridge netlink.Link, address netip.Addr) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: bridge.Attrs().Index, Family: netlink.FAMILY_V4,
+		State: netlink.NUD_PERMANENT, IP: address.AsSlice(), HardwareAddr: mac(address),
+	}
+}
+
+// forgetNeighbour is no error when the bridge doesn't know the address.
+func (n *Networks) forgetNeighbour(address netip.Addr) error {
+	bridge, err := findLink(n.bridge)
+	if err != nil || bridge == nil {
+		return err
+	}
+	if err := netlink.NeighDel(neighbour(bridge, address)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s from the neighbours of %s: %w", address, n.bridge, err)
 	}
 	return nil
 }
