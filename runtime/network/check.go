@@ -42,20 +42,24 @@ func (n *Networks) Check(ctx context.Context) (warnings []string, err error) {
 }
 
 // foreignDrops finds tables that drop what they don't know of forwarded packets,
-// in a place where no rule of ours can let packets through. iptables' own table
-// isn't one: our chain is in it.
+// in a place where no rule of ours can let packets through. iptables' own chain
+// isn't one: ours is called from it.
 func foreignDrops(chains, bridge string) (warnings []string) {
-	table := ""
+	table, chain := "", ""
 	for line := range strings.Lines(chains) {
 		line = strings.TrimSpace(line)
 		if rest, ok := strings.CutPrefix(line, "table "); ok {
 			table = strings.TrimSuffix(rest, " {")
-			continue
+		}
+		if rest, ok := strings.CutPrefix(line, "chain "); ok {
+			chain = strings.TrimSuffix(rest, " {")
 		}
 		ip4 := strings.HasPrefix(table, "ip ") || strings.HasPrefix(table, "inet ")
-		if ip4 && table != "ip filter" && strings.Contains(line, "hook forward") && strings.Contains(line, "policy drop") {
+		ours := table == "ip filter" && chain == "FORWARD"
+		if ip4 && !ours && strings.Contains(line, "hook forward") && strings.Contains(line, "policy drop") {
 			warnings = append(warnings, fmt.Sprintf(
-				"nftables table %s drops forwarded packets: containers reach nothing until it accepts those from and to the interface %s", table, bridge))
+				"chain %s of nftables table %s drops forwarded packets: containers reach nothing until it accepts those from and to the interface %s",
+				chain, table, bridge))
 		}
 	}
 	return warnings

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/runtime"
 )
@@ -132,19 +133,44 @@ func TestNoIPv6(t *testing.T) {
 	if err := os.WriteFile(setting+n.bridge+"/disable_ipv6", []byte("0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(setting+"all/forwarding", []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	mustRun(t, "ip", "addr", "add", "fd89::1/64", "dev", n.bridge, "nodad")
+	mustRun(t, "ip", "addr", "replace", "fd90::1/64", "dev", "up0", "nodad")
 	serve(t, "", "[fd89::1]:7000", "host")
-	err = inNetNS(a.NetNS, func() error {
+	err = inNetNS(world, func() error {
 		if err := os.WriteFile(setting+"all/disable_ipv6", []byte("0"), 0o600); err != nil {
 			return err
 		}
-		return command("ip", "addr", "add", "fd89::2/64", "dev", inside, "nodad")
+		if err := command("ip", "addr", "replace", "fd90::2/64", "dev", "world0", "nodad"); err != nil {
+			return err
+		}
+		return command("ip", "route", "replace", "fd89::/64", "via", "fd90::1")
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	serve(t, world, "[fd90::2]:80", "world")
+	err = inNetNS(a.NetNS, func() error {
+		if err := os.WriteFile(setting+"all/disable_ipv6", []byte("0"), 0o600); err != nil {
+			return err
+		}
+		if err := command("ip", "addr", "add", "fd89::2/64", "dev", inside, "nodad"); err != nil {
+			return err
+		}
+		return command("ip", "route", "add", "default", "via", "fd89::1")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, a.NetNS, "[fd89::2]:81", "a")
 	reaches(t, "", "[fd89::1]:7000", "host")
+	reaches(t, "", "[fd90::2]:80", "world")
 	denied(t, a.NetNS, "[fd89::1]:7000")
+	denied(t, a.NetNS, "[fd90::2]:80")
+	denied(t, "", "[fd89::2]:81")
+	denied(t, world, "[fd89::2]:81")
 }
 
 // A container that can make any packet, as one with CAP_NET_RAW, gets no
@@ -175,6 +201,46 @@ func TestSpoofing(t *testing.T) {
 			t.Fatal(err)
 		}
 		denied(t, a.NetNS, at(b.Address, 80))
+	})
+	t.Run("an address of nobody", func(t *testing.T) {
+		const nobody = "203.0.113.7"
+		var heard net.PacketConn
+		err := inNetNS(world, func() (err error) {
+			heard, err = net.ListenPacket("udp", at(internet, 9))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer heard.Close()
+		say := func(from string) {
+			err := inNetNS(a.NetNS, func() error {
+				if err := command("ip", "addr", "replace", nobody+"/32", "dev", inside); err != nil {
+					return err
+				}
+				dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
+				conn, err := dialer.Dial("udp", at(internet, 9))
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				_, err = conn.Write([]byte("from " + from))
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		say(nobody)
+		say(a.Address)
+		buffer := make([]byte, 100)
+		if err := heard.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		length, from, err := heard.ReadFrom(buffer)
+		if string(buffer[:length]) != "from "+a.Address || err != nil {
+			t.Errorf("the Internet hears %q from %v, %v", buffer[:length], from, err)
+		}
 	})
 	t.Run("the host's loopback", func(t *testing.T) {
 		err := inNetNS(a.NetNS, func() error {
