@@ -153,7 +153,7 @@ func mustRun(t *testing.T, args ...string) {
 }
 
 // newNetworks makes networks that are gone, with all rules, when the test ends.
-func newNetworks(t *testing.T, change func(*Config)) *Networks {
+func newNetworks(t testing.TB, change func(*Config)) *Networks {
 	t.Helper()
 	base := t.TempDir()
 	cfg := Config{
@@ -263,7 +263,7 @@ func at(address string, port int) string { return net.JoinHostPort(address, strc
 
 // leftovers counts what attachments leave: interfaces, mounts, files, elements of
 // the rules.
-func leftovers(t *testing.T, n *Networks) []string {
+func leftovers(t testing.TB, n *Networks) []string {
 	t.Helper()
 	links, err := netlink.LinkList()
 	if err != nil {

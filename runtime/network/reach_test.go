@@ -159,11 +159,16 @@ func TestNoIPv6(t *testing.T) {
 		if err := command("ip", "addr", "add", "fd89::2/64", "dev", inside, "nodad"); err != nil {
 			return err
 		}
+		// The host answers no question for its hardware address.
+		if err := command("ip", "neigh", "replace", "fd89::1", "lladdr", mac(n.gateway).String(), "dev", inside); err != nil {
+			return err
+		}
 		return command("ip", "route", "add", "default", "via", "fd89::1")
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	mustRun(t, "ip", "neigh", "replace", "fd89::2", "lladdr", mac(mustAddr(a.Address)).String(), "dev", n.bridge)
 	serve(t, a.NetNS, "[fd89::2]:81", "a")
 	reaches(t, "", "[fd89::1]:7000", "host")
 	reaches(t, "", "[fd90::2]:80", "world")
