@@ -206,7 +206,6 @@ func (n *Networks) plug(bridge, outer netlink.Link, address netip.Addr) error {
 		netlink.LinkSetMaster(outer, bridge),
 		netlink.LinkSetIsolated(outer, true),
 		netlink.LinkSetLearning(outer, false),
-		netlink.LinkSetFlood(outer, false),
 		netlink.LinkSetUp(outer),
 		netlink.NeighSet(&netlink.Neigh{ // gone with the interface
 			LinkIndex: outer.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER,

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"net"
 	"os"
 	"strings"
@@ -30,15 +31,15 @@ func TestContainerReachesTheInternetOnly(t *testing.T) {
 	}
 	for range 2 { // and again when somebody has set the host's policy
 		reaches(t, a.NetNS, at(internet, 80), internet)
-		denied(t, a.NetNS, at(metadata, 80))
-		denied(t, a.NetNS, at(deniedServer, 80))
-		denied(t, a.NetNS, at(b.Address, 80))
-		denied(t, b.NetNS, at(a.Address, 80))
-		denied(t, a.NetNS, at(n.gateway.String(), 7000))
-		denied(t, a.NetNS, at(uplinkAddress, 7000))
-		denied(t, a.NetNS, at(uplinkAddress, 31002)) // published for the world, not for it
-		denied(t, b.NetNS, at(uplinkAddress, 31002))
-		denied(t, a.NetNS, at(n.gateway.String(), 31001))
+		refused(t, a.NetNS, at(metadata, 80))
+		refused(t, a.NetNS, at(deniedServer, 80))
+		refused(t, a.NetNS, at(b.Address, 80))
+		refused(t, b.NetNS, at(a.Address, 80))
+		refused(t, a.NetNS, at(n.gateway.String(), 7000))
+		refused(t, a.NetNS, at(uplinkAddress, 7000))
+		refused(t, a.NetNS, at(uplinkAddress, 31002)) // published for the world, not for it
+		refused(t, b.NetNS, at(uplinkAddress, 31002))
+		refused(t, a.NetNS, at(n.gateway.String(), 31001))
 		mustRun(t, "iptables", "-P", "FORWARD", "DROP")
 	}
 	mustRun(t, "iptables", "-P", "FORWARD", "ACCEPT")
@@ -46,7 +47,7 @@ func TestContainerReachesTheInternetOnly(t *testing.T) {
 
 func TestPublishedPorts(t *testing.T) {
 	n := newNetworks(t, nil)
-	a := attach(t, n, "a", local(31001, 80),
+	attach(t, n, "a", local(31001, 80),
 		runtime.PublishedPort{HostIP: uplinkAddress, HostPort: 31002, Container: 80},
 		runtime.PublishedPort{HostIP: "0.0.0.0", HostPort: 31003, Container: 80})
 	for range 2 {
@@ -64,11 +65,14 @@ func TestPublishedPorts(t *testing.T) {
 	if _, err := n.Attach(t.Context(), runtime.NetworkSpec{ID: "b", Ports: []runtime.PublishedPort{local(31003, 80)}}); err == nil {
 		t.Error("a port that is published everywhere can be published on one address as well")
 	}
+	foreign := runtime.PublishedPort{HostIP: internet, HostPort: 31004, Container: 80}
+	if _, err := n.Attach(t.Context(), runtime.NetworkSpec{ID: "b", Ports: []runtime.PublishedPort{foreign}}); !errors.Is(err, runtime.ErrInvalid) {
+		t.Errorf("a port on another host's address: %v", err)
+	}
 	if err := n.Detach(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	denied(t, "", "127.0.0.1:31001")
-	_ = a
 }
 
 // Another host on the wire may have a route to the containers, or send to a
@@ -127,6 +131,13 @@ func TestNoIPv6(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	bridge, err := net.InterfaceByName(n.bridge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if addresses, err := bridge.Addrs(); len(addresses) != 1 || err != nil {
+		t.Errorf("the bridge has %v, %v, want its IPv4 address only", addresses, err)
 	}
 	// Should both ends get IPv6 all the same, rules keep them apart.
 	setting := "/proc/sys/net/ipv6/conf/"
@@ -206,6 +217,23 @@ func TestSpoofing(t *testing.T) {
 			t.Fatal(err)
 		}
 		denied(t, a.NetNS, at(b.Address, 80))
+	})
+	t.Run("answers for a neighbour", func(t *testing.T) {
+		err := inNetNS(b.NetNS, func() error { // is slow to say where it is
+			_, err := setSysctl("net/ipv4/conf/"+inside+"/arp_ignore", "8")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		takeOver := func(verb string) {
+			if err := inNetNS(a.NetNS, func() error { return command("ip", "addr", verb, b.Address+"/32", "dev", inside) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		takeOver("add")
+		reaches(t, "", at(b.Address, 80), "b")
+		takeOver("del")
 	})
 	t.Run("an address of nobody", func(t *testing.T) {
 		const nobody = "203.0.113.7"
