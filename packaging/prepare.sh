@@ -6,8 +6,9 @@
 # which systemd may start; berthd uses it then.
 #
 #   prepare.sh build   Go
-#   prepare.sh run     + root, git, containerd, runc, e2fsprogs, a static busybox
-#   prepare.sh test    + a C compiler, for the race detector, and promtool
+#   prepare.sh run     + root, git, containerd, runc, iptables, nftables, e2fsprogs, a
+#                      static busybox
+#   prepare.sh test    + a C compiler, for the race detector, iproute2, promtool
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -45,10 +46,13 @@ check_host() {
 missing_packages() {
 	command -v containerd >/dev/null || echo containerd
 	command -v runc >/dev/null || echo runc
+	command -v iptables >/dev/null || echo iptables
+	command -v nft >/dev/null || echo nftables
 	[[ -e /bin/busybox ]] || echo busybox-static
 	PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs # e2fsck and resize2fs too
 	[[ $1 == test ]] || return 0
 	command -v gcc >/dev/null || echo gcc
+	command -v ip >/dev/null || echo iproute2
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
 }
 
