@@ -48,7 +48,7 @@ func classify(err error) (class error, text string) {
 	case errors.Is(err, errLong) || errdefs.IsFailedPrecondition(err):
 		return runtime.ErrInvalid, "it serves more bytes than it said, or than any image needs"
 	case errors.As(err, &status):
-		return refused(status, err)
+		return unexpected(status, err)
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return runtime.ErrDenied, "it wants a login, or another one, for this image"
 	case errdefs.IsNotFound(err):
@@ -57,8 +57,8 @@ func classify(err error) (class error, text string) {
 	return runtime.ErrRegistry, unreached(err)
 }
 
-// refused is about an answer that has an unexpected status.
-func refused(status remoteerrors.ErrUnexpectedStatus, err error) (class error, text string) {
+// unexpected is about an answer that has an unexpected status.
+func unexpected(status remoteerrors.ErrUnexpectedStatus, err error) (class error, text string) {
 	text = fmt.Sprintf("it answers %.50q", status.Status)
 	var words docker.Errors
 	if errors.As(err, &words) {
