@@ -297,11 +297,16 @@ func (p *pull) unpackBounded(ctx context.Context, image images.Image) (runtime.I
 	watched, stop := room.watch(ctx)
 	defer stop()
 	stored, err := p.unpacked(watched, image)
+	if err == nil {
+		err = room.check(0)
+	}
 	switch {
 	case err == nil:
 		return stored, nil
 	case watched.Err() != nil && ctx.Err() == nil:
 		return runtime.Image{}, context.Cause(watched)
+	case errors.Is(err, runtime.ErrNoSpace), errors.Is(err, runtime.ErrInvalid):
+		return runtime.Image{}, err
 	case ctx.Err() != nil, unreachable(native(err)), diskFull(err):
 		return runtime.Image{}, p.failed(err, "unpack image %s", image.Name)
 	}

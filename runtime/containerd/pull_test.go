@@ -149,6 +149,20 @@ func TestPullBounds(t *testing.T) {
 		wantRefused(t, r, from(registry.host, "good:1"), runtime.ErrNoSpace, "remove images")
 		r.statfs = unix.Statfs
 	})
+	t.Run("disk that others fill", func(t *testing.T) {
+		registry.push(t, "good", "1", imageOf(t, "amd64", layer))
+		var calls atomic.Uint64 // after each, more is gone than one image may take
+		r.statfs = func(path string, stat *unix.Statfs_t) error {
+			err := unix.Statfs(path, stat)
+			stat.Bavail -= min(calls.Add(1), 20) * 100 * mib / uint64(stat.Bsize)
+			return err
+		}
+		defer func() { r.statfs = unix.Statfs }()
+		if _, err := r.Pull(t.Context(), from(registry.host, "good:1"), nil); err != nil {
+			t.Errorf("Pull: %v", err)
+		}
+		wantNothing(t, r)
+	})
 	t.Run("wrong digest of a manifest", func(t *testing.T) {
 		registry.push(t, "good", "1", imageOf(t, "amd64", layer))
 		other := imageOf(t, "amd64", layer, fileLayer(t, "another", 10))
