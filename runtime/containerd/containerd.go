@@ -37,7 +37,9 @@ type Config struct {
 	Helper       string // absolute path of berth-helper on this host
 	CDIDir       string // private directory of CDI specs; empty: /run/berth/cdi
 	CgroupParent string // of containers to come; empty: /berth
-	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB
+	MaxImport    int64  // bytes that one import may take, unpacked, and of a pull the layers and what they unpack to, each; 0: 64 GiB
+	Registries   []Registry
+	Allowed      []string // registries that images may come from, as in references; empty: all
 	Log          *slog.Logger
 }
 
@@ -55,8 +57,10 @@ type Runtime struct {
 	// for writing while one is removed: a removed image has no container.
 	images sync.RWMutex
 
-	importing chan struct{} // holds one import
-	statfs    func(path string, stat *unix.Statfs_t) error
+	importing  chan struct{} // holds one import, or the unpacking of a pull
+	registries *registries
+	pulls      turns
+	statfs     func(path string, stat *unix.Statfs_t) error
 
 	mu          sync.Mutex
 	snapshotter string // chosen at first use
@@ -116,6 +120,10 @@ func New(_ context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read this process's limits: %w", err)
 	}
+	registries, err := newRegistries(cfg.Registries, cfg.Allowed)
+	if err != nil {
+		return nil, err
+	}
 	// The client writes to stderr in a form of its own; all of it comes back as
 	// errors too.
 	if err := log.SetLevel("fatal"); err != nil {
@@ -132,6 +140,7 @@ func New(_ context.Context, cfg Config) (*Runtime, error) {
 		cgroups:     hostCgroups(),
 		rlimits:     limits,
 		importing:   make(chan struct{}, 1),
+		registries:  registries,
 		statfs:      unix.Statfs,
 		details:     map[digest.Digest]*imageDetails{},
 		cgroupPaths: map[string]string{},
@@ -148,7 +157,10 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 }
 
 // Close implements runtime.Runtime.
-func (r *Runtime) Close() error { return r.client.Close() }
+func (r *Runtime) Close() error {
+	r.registries.close()
+	return r.client.Close()
+}
 
 // snapshotterName is overlayfs, or native where this kernel can't do that.
 func (r *Runtime) snapshotterName(ctx context.Context) (string, error) {
