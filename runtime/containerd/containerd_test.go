@@ -32,7 +32,12 @@ type host struct {
 
 var shared host
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if target := os.Getenv(asDaemon); target != "" {
+		os.Exit(execAsDaemon(target))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if err := shared.start(); err != nil {

@@ -230,6 +230,7 @@ func (e *execution) kill(ctx context.Context) {
 // gone with the container.
 func (e *execution) settle(ctx context.Context) {
 	defer e.pipes.close()
+	e.pipes.closeInput()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	defer context.AfterFunc(e.r.closing, cancel)()
@@ -248,6 +249,8 @@ func (e *execution) settle(ctx context.Context) {
 // from its books. No process is no error.
 func (e *execution) forget(ctx context.Context) error {
 	service := e.r.client.TaskService()
+	// The shim forgets to close the input of a terminal.
+	_, _ = service.CloseIO(ctx, &tasks.CloseIORequest{ContainerID: e.dir.container, ExecID: e.dir.exec, Stdin: true})
 	for {
 		_, err := service.DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: e.dir.container, ExecID: e.dir.exec})
 		if err = native(err); err == nil || errdefs.IsNotFound(err) {

@@ -112,10 +112,16 @@ func (p *pipes) opened() {
 // close lets go of everything, and wakes who reads or writes.
 func (p *pipes) close() {
 	p.opened()
-	for _, file := range append(p.outputs, p.stdin, p.stdinRead) {
-		if file != nil {
-			file.Close()
-		}
+	p.closeInput()
+	for _, output := range p.outputs {
+		output.Close()
+	}
+}
+
+func (p *pipes) closeInput() {
+	if p.stdin != nil {
+		p.stdin.Close()
+		p.stdinRead.Close()
 	}
 }
 
@@ -197,6 +203,6 @@ func waiting(pipe *os.File) (n int) {
 func (p *pipes) ended() {
 	p.over.Store(true)
 	for _, output := range p.outputs {
-		_ = output.SetReadDeadline(time.Now().Add(quietTime))
+		_ = output.SetReadDeadline(time.Now()) // wakes the reader, which sets its own
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,7 +156,6 @@ func (s *suite) execTerminal(t *testing.T) {
 // execGivesUp: the process is killed with its session when the caller gives up.
 func (s *suite) execGivesUp(t *testing.T) {
 	id := s.runForExec(t)
-	before := s.Leftovers(t)
 	for _, terminal := range []bool{false, true} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		spec := script(scriptForever)
@@ -171,9 +169,6 @@ func (s *suite) execGivesUp(t *testing.T) {
 		Eventually(t, "it has started", func() bool { return shown.has("started") })
 		cancel(errBroken)
 		wantError(t, "Exec", <-ended, errBroken)
-		if after := s.Leftovers(t); !slices.Equal(before, after) {
-			t.Errorf("before it was %q, after it %q", before, after)
-		}
 	}
 	if c := s.mustInspect(t, id); c.State != runtime.StateRunning {
 		t.Errorf("the container is %s", c.State)
