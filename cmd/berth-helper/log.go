@@ -68,35 +68,78 @@ func parseTarget(target string) (limit int64, path string, err error) {
 }
 
 // cappedFile is a log of bounded size: the file, and one older beside it with
-// ".1" added. Writes never fail: what can't be stored is dropped.
+// ".1" added. Writes never fail: what can't be stored is dropped, and a note says
+// so where it is missing, as soon as there is space for it.
 type cappedFile struct {
 	path  string
 	limit int64
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
+	mu      sync.Mutex
+	file    *os.File
+	size    int64
+	midLine bool  // the last byte written wasn't the end of a line
+	dropped int64 // bytes since the last write that succeeded
+	reason  error
 }
 
 func (c *cappedFile) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	stored := 0
+	if c.note() {
+		stored = c.store(p)
+	}
+	c.dropped += int64(len(p) - stored)
+	return len(p), nil
+}
+
+// note says how much was dropped, if anything was. False: that can't be said yet.
+func (c *cappedFile) note() bool {
+	if c.dropped == 0 {
+		return true
+	}
+	text := fmt.Sprintf("berth: %d bytes of output are missing here: %v\n", c.dropped, c.reason)
+	if c.midLine {
+		text = "\n" + text
+	}
+	before, midLine := c.size, c.midLine
+	if stored := c.store([]byte(text)); stored < len(text) {
+		if c.file != nil && stored > 0 && c.file.Truncate(before) == nil { // no half a note
+			c.size = before
+		}
+		c.midLine = midLine
+		return false
+	}
+	c.dropped = 0
+	return true
+}
+
+// store says how much it could write.
+func (c *cappedFile) store(p []byte) int {
 	if c.file == nil {
 		c.open()
 	}
 	if c.file != nil && c.size > 0 && c.size+int64(len(p)) > c.limit {
 		c.rotate()
 	}
-	if c.file != nil {
-		n, _ := c.file.Write(p)
-		c.size += int64(n)
+	if c.file == nil {
+		return 0
 	}
-	return len(p), nil
+	n, err := c.file.Write(p)
+	c.size += int64(n)
+	if n > 0 {
+		c.midLine = p[n-1] != '\n'
+	}
+	if err != nil {
+		c.reason = err
+	}
+	return n
 }
 
 func (c *cappedFile) open() {
 	file, err := os.OpenFile(c.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
+		c.reason = err
 		return
 	}
 	c.file, c.size = file, 0
@@ -120,6 +163,7 @@ func (c *cappedFile) rotate() {
 func (c *cappedFile) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	_ = c.note()
 	if c.file != nil {
 		_ = c.file.Close()
 	}

@@ -285,3 +285,55 @@ func TestLogOutlivesTerm(t *testing.T) {
 		t.Errorf("the log has %q, %v", content, err)
 	}
 }
+
+// TestLogOnFullDisk: the container writes on, and the log says what is missing.
+func TestLogOnFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	ballast, file := filepath.Join(dir, "ballast"), filepath.Join(dir, "log")
+	if err := os.WriteFile(ballast, make([]byte, 448<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := startLogger(t, "1000000:"+file)
+	line := strings.Repeat("x", 99) + "\n"
+	for range 2000 { // several times what fits, and what the pipe holds
+		if _, err := io.WriteString(l.stdout, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	var content []byte
+	for !bytes.Contains(content, []byte("space again\n")) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log ends in %q", content[max(0, len(content)-200):])
+		}
+		fmt.Fprintln(l.stdout, "space again")
+		time.Sleep(time.Millisecond)
+		content, _ = os.ReadFile(file)
+	}
+	l.end(t)
+	before, rest, found := bytes.Cut(content, []byte("berth: "))
+	var missing int
+	if n, _ := fmt.Sscanf(string(rest), "%d bytes of output are missing here: ", &missing); !found || n != 1 ||
+		!bytes.Contains(rest, []byte("no space left on device\n")) || bytes.Count(content, []byte("berth: ")) != 1 {
+		t.Fatalf("after %d bytes the log has %.200q", len(before), rest)
+	}
+	kept := len(bytes.ReplaceAll(before, []byte("x\n\n"), []byte("x\n")))
+	kept += bytes.Count(rest, []byte(line)) * len(line)
+	if diff := missing + kept - 2000*len(line); diff < -1 || diff > 20*len("space again\n") {
+		t.Errorf("%d bytes are missing and %d are there, of %d", missing, kept, 2000*len(line))
+	}
+}
