@@ -25,6 +25,9 @@ type CreateInstance struct {
 	Start         bool                        `cbor:"14,keyasint,omitempty"`
 	Run           string                      `cbor:"15,keyasint,omitempty"` // id for the run
 	Suggestion    *Suggestion                 `cbor:"16,keyasint,omitempty"`
+	// RestartPolicy: what it leaves open is the template's, then the kind's.
+	RestartPolicy workspace.RestartPolicy `cbor:"17,keyasint,omitzero"`
+	Volume        string                  `cbor:"18,keyasint,omitempty"` // id of a detached volume to go on with
 }
 
 // Type is TypeCreateInstance.
@@ -48,7 +51,8 @@ func (c *CreateInstance) apply(t *tx) error {
 		ID: c.ID, Workspace: c.Workspace, Project: c.Project, Name: c.Name, Description: c.Description,
 		Owner: t.env.Principal, ClusterID: t.cluster().ID, Template: c.Template, Secrets: c.Secrets,
 		Resources: c.Resources, Kind: c.Kind, Spec: c.Spec, Desired: workspace.DesiredStopped,
-		StoragePolicy: c.StoragePolicy, ToBeDeletedAt: c.ToBeDeletedAt, FailoverAfter: c.FailoverAfter,
+		RestartPolicy: t.restartPolicy(c.RestartPolicy, c.Template.Name, c.Kind),
+		StoragePolicy: t.storagePolicyOf(c), ToBeDeletedAt: c.ToBeDeletedAt, FailoverAfter: c.FailoverAfter,
 		CreatedAt: t.at, UpdatedAt: t.at,
 	}
 	if err := inst.Validate(); err != nil {
@@ -56,6 +60,11 @@ func (c *CreateInstance) apply(t *tx) error {
 	}
 	if old := instances.get(t, "name", c.Workspace, c.Name); old != nil {
 		return workspace.Errorf(workspace.CodeExists, "instance %q exists in workspace %s: choose another name or delete it", c.Name, w.Slug)
+	}
+	if c.Volume != "" {
+		if err := t.reattach(inst, c.Volume); err != nil {
+			return err
+		}
 	}
 	t.result.Object = inst.ID
 	t.putInstance(inst)
@@ -65,4 +74,12 @@ func (c *CreateInstance) apply(t *tx) error {
 		return nil
 	}
 	return t.start(w, inst, c.Run, c.Suggestion)
+}
+
+// storagePolicyOf is the policy asked for, else the template's as it is now.
+func (t *tx) storagePolicyOf(c *CreateInstance) string {
+	if from := templates.get(t, "id", c.Template.Name); from != nil && c.StoragePolicy == "" {
+		return from.StoragePolicy
+	}
+	return c.StoragePolicy
 }
