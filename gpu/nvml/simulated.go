@@ -69,6 +69,12 @@ func NewSimulated(node string, sim gpu.Simulation) *Simulated {
 	return &Simulated{inventory}
 }
 
+// Select leaves devices out, as a Driver's Include and Exclude do. It is for
+// before the first Inventory.
+func (s *Simulated) Select(include, exclude []string) {
+	selectDevices(&s.inventory, include, exclude)
+}
+
 // Inventory gives a copy of the simulated devices.
 func (s *Simulated) Inventory(ctx context.Context) (gpu.Inventory, error) {
 	inventory := s.inventory
