@@ -47,7 +47,7 @@ func discoverFiles(root, version string) (files []Mount, notes []string) {
 	}
 	taken := map[string]bool{}
 	for _, f := range found {
-		for _, m := range mountsOf(root, f) {
+		for _, m := range mountsOf(f) {
 			if !taken[m.Target] {
 				taken[m.Target] = true
 				files = append(files, m)
@@ -90,7 +90,7 @@ func findFiles(root, version string) ([]foundFile, error) {
 
 // mountsOf says where a file goes. A library goes by the name that the loader
 // asks for: in a container no loader cache knows the driver's.
-func mountsOf(root string, f foundFile) []Mount {
+func mountsOf(f foundFile) []Mount {
 	name := path.Base(f.inside)
 	if !strings.Contains(name, ".so.") {
 		return []Mount{{Source: f.host, Target: f.inside}}
@@ -114,12 +114,12 @@ func sonameOf(file string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	defer self.Close()
+	defer func() { _ = self.Close() }()
 	lib, err := elf.Open(file)
 	if err != nil {
 		return "", false
 	}
-	defer lib.Close()
+	defer func() { _ = lib.Close() }()
 	if lib.Machine != self.Machine || lib.Class != self.Class {
 		return "", false
 	}

@@ -21,11 +21,10 @@ type probe struct {
 type values map[gpu.Quantity]float64
 
 // put notes a value, unless it couldn't be read.
-func (v values) put(q gpu.Quantity, value float64, ret nvml.Return) nvml.Return {
+func (v values) put(q gpu.Quantity, value float64, ret nvml.Return) {
 	if ret == nvml.SUCCESS {
 		v[q] = value
 	}
-	return ret
 }
 
 // What the library counts in, and what it is in base units.
@@ -40,49 +39,59 @@ var probes = []probe{
 	{[]string{"nvmlDeviceGetUtilizationRates"}, false, func(d nvml.Device, v values) nvml.Return {
 		u, ret := d.GetUtilizationRates()
 		v.put(gpu.Utilization, float64(u.Gpu)*percent, ret)
-		return v.put(gpu.MemoryUtilization, float64(u.Memory)*percent, ret)
+		v.put(gpu.MemoryUtilization, float64(u.Memory)*percent, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetTemperature"}, false, func(d nvml.Device, v values) nvml.Return {
 		t, ret := d.GetTemperature(nvml.TEMPERATURE_GPU)
-		return v.put(gpu.Temperature, float64(t), ret)
+		v.put(gpu.Temperature, float64(t), ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetPowerUsage"}, false, func(d nvml.Device, v values) nvml.Return {
 		p, ret := d.GetPowerUsage()
-		return v.put(gpu.Power, float64(p)*milli, ret)
+		v.put(gpu.Power, float64(p)*milli, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetEnforcedPowerLimit"}, false, func(d nvml.Device, v values) nvml.Return {
 		p, ret := d.GetEnforcedPowerLimit()
-		return v.put(gpu.PowerLimit, float64(p)*milli, ret)
+		v.put(gpu.PowerLimit, float64(p)*milli, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetTotalEnergyConsumption"}, false, func(d nvml.Device, v values) nvml.Return {
 		e, ret := d.GetTotalEnergyConsumption()
-		return v.put(gpu.Energy, float64(e)*milli, ret)
+		v.put(gpu.Energy, float64(e)*milli, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetClockInfo"}, false, func(d nvml.Device, v values) nvml.Return {
 		sm, ret := d.GetClockInfo(nvml.CLOCK_SM)
 		v.put(gpu.SMClock, float64(sm)*megahertz, ret)
 		memory, ret := d.GetClockInfo(nvml.CLOCK_MEM)
-		return v.put(gpu.MemoryClock, float64(memory)*megahertz, ret)
+		v.put(gpu.MemoryClock, float64(memory)*megahertz, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetFanSpeed"}, false, func(d nvml.Device, v values) nvml.Return {
 		fan, ret := d.GetFanSpeed()
-		return v.put(gpu.FanSpeed, float64(fan)*percent, ret)
+		v.put(gpu.FanSpeed, float64(fan)*percent, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetTotalEccErrors"}, false, func(d nvml.Device, v values) nvml.Return {
 		corrected, ret := d.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_CORRECTED, nvml.VOLATILE_ECC)
 		v.put(gpu.ECCCorrected, float64(corrected), ret)
 		uncorrected, ret := d.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_UNCORRECTED, nvml.VOLATILE_ECC)
-		return v.put(gpu.ECCUncorrected, float64(uncorrected), ret)
+		v.put(gpu.ECCUncorrected, float64(uncorrected), ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetRemappedRows"}, false, func(d nvml.Device, v values) nvml.Return {
 		corrected, uncorrected, pending, failed, ret := d.GetRemappedRows()
 		v.put(gpu.RemappedRows, float64(corrected+uncorrected), ret)
 		v.put(gpu.RemapPending, flag(pending), ret)
-		return v.put(gpu.RemapFailed, flag(failed), ret)
+		v.put(gpu.RemapFailed, flag(failed), ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetPcieReplayCounter"}, false, func(d nvml.Device, v values) nvml.Return {
 		n, ret := d.GetPcieReplayCounter()
-		return v.put(gpu.PCIeReplays, float64(n), ret)
+		v.put(gpu.PCIeReplays, float64(n), ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetPcieThroughput"}, false, func(d nvml.Device, v values) nvml.Return {
 		tx, ret := d.GetPcieThroughput(nvml.PCIE_UTIL_TX_BYTES)
@@ -91,7 +100,8 @@ var probes = []probe{
 			return ret
 		}
 		rx, ret := d.GetPcieThroughput(nvml.PCIE_UTIL_RX_BYTES)
-		return v.put(gpu.PCIeRX, float64(rx)*kilobyte, ret)
+		v.put(gpu.PCIeRX, float64(rx)*kilobyte, ret)
+		return ret
 	}},
 	{[]string{"nvmlDeviceGetFieldValues"}, false, readFields},
 }
