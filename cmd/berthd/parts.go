@@ -42,6 +42,18 @@ func openGPUs(c Config, node string, log *slog.Logger) (gpu.Reader, func(gpu.Inf
 	}, nil
 }
 
+// simulateLoad lets simulated devices look busy while runs hold them.
+func (p *parts) simulateLoad() {
+	simulated, ok := p.gpus.(*nvml.Simulated)
+	if !ok {
+		return
+	}
+	simulated.SetHeld(func(uuid string) bool {
+		d := p.cluster.View().Device(uuid)
+		return d != nil && len(d.Holders) > 0
+	})
+}
+
 // deviceOf is how containers get a GPU, by CDI: device nodes, and the driver's
 // files.
 func deviceOf(info gpu.Info, access nvml.Access) runtime.Device {

@@ -59,6 +59,7 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if err := p.openCluster(); err != nil {
 		return err
 	}
+	p.simulateLoad()
 	if err := p.newAgent(facts); err != nil {
 		return err
 	}
