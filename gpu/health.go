@@ -11,11 +11,12 @@ type Verdict struct {
 	Clears  bool   // it ends what any earlier verdict said
 }
 
-// What people do about a device. berth does none of it by itself.
+// What people do about a device. berth does none of it by itself; it keeps
+// devices open for reading, which a reset doesn't bear.
 const (
-	doReset      = "stop what runs on it and reset it (nvidia-smi -r -i INDEX)"
+	doReset      = "stop what runs on it, and berthd, and reset it (nvidia-smi -r -i INDEX)"
 	doReboot     = "reboot this host; if it comes back, call the hardware's vendor"
-	doResetLater = "reset it when that is convenient (nvidia-smi -r -i INDEX)"
+	doResetLater = "reset it when that is convenient: stop what runs on it, and berthd, then nvidia-smi -r -i INDEX"
 	doReplace    = "reset it; if it comes back, have it replaced"
 	doLinks      = "look at its links (nvidia-smi nvlink -s -e) and at the devices at their other ends, then reset it"
 	doPower      = "check that its auxiliary power is connected"
@@ -63,10 +64,10 @@ var badXids = map[uint64]struct{ what, do string }{
 
 // recoveryActions are NVML's, by number (NVML_GPU_RECOVERY_ACTION_…).
 var recoveryActions = map[int]string{
-	1: "stop what runs on it and reset it (nvidia-smi -r -i INDEX)",
+	1: doReset,
 	2: "reboot this host",
 	3: "stop what runs on the devices that are linked with it",
-	4: "stop what runs on it and on the devices that are linked with it, then reset it (nvidia-smi -r -i INDEX)",
+	4: "stop what runs on the devices that are linked with it, too; then " + doReset,
 	5: "recover its IMEX domain",
 	6: "reset its PCIe bus",
 	7: "reboot this host's system",
@@ -76,7 +77,7 @@ var recoveryActions = map[int]string{
 func JudgeEvent(e Event) Verdict {
 	switch e.Kind {
 	case EventLost:
-		return unhealthy("lost", "the driver has lost it", "reset it (nvidia-smi -r -i INDEX), or reboot this host")
+		return unhealthy("lost", "the driver has lost it", doReset+", or reboot this host")
 	case EventBack:
 		return Verdict{Health: Healthy, Clears: true}
 	case EventDoubleBitECC:

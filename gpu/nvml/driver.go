@@ -88,7 +88,9 @@ func NewDriver(cfg Config) *Driver {
 // lost device stays in it, unusable.
 func (d *Driver) Inventory(ctx context.Context) (gpu.Inventory, error) {
 	if !Detect(d.cfg.Root).Loaded {
-		return noDriver(), ctx.Err()
+		inventory := noDriver()
+		selectDevices(&inventory, d.cfg.Include, d.cfg.Exclude)
+		return inventory, ctx.Err()
 	}
 	d.mu.Lock()
 	known := knownDevices{slices.Clone(d.known)}

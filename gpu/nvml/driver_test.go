@@ -1,9 +1,12 @@
 package nvml
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +138,9 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// mixed is why a device with slices isn't offered itself.
+const mixed = "MIG is enabled: its slices are offered in its place"
+
 func TestSlices(t *testing.T) {
 	s := newStub(t, "new")
 	s.control("mig=0")
@@ -145,7 +151,7 @@ func TestSlices(t *testing.T) {
 	}
 	s.control("mig=2")
 	devices = inventoryOf(t, d).Devices
-	if len(devices) != 4 || devices[0].Unusable != "" {
+	if len(devices) != 4 || devices[0].Unusable != mixed {
 		t.Fatalf("with instances: %+v", devices)
 	}
 	want := gpu.Info{
@@ -393,12 +399,12 @@ func TestIncludeAndExclude(t *testing.T) {
 		want             []string // Unusable of GPU 0, its slice, GPU 1
 		message          string
 	}{
-		{"neither", nil, nil, []string{"", "", ""}, ""},
-		{"one only", []string{gpuUUID(1)}, nil, []string{"not in [gpu] include", "not in [gpu] include", ""}, ""},
-		{"all but one", nil, []string{gpuUUID(0)}, []string{"excluded by [gpu] exclude", "excluded by [gpu] exclude", ""}, ""},
-		{"a slice only", []string{migUUID(100)}, nil, []string{"not in [gpu] include", "", "not in [gpu] include"}, ""},
-		{"both", []string{gpuUUID(1)}, []string{gpuUUID(1)}, []string{"not in [gpu] include", "not in [gpu] include", "excluded by [gpu] exclude"}, ""},
-		{"absent", []string{ghost}, nil, []string{"not in [gpu] include", "not in [gpu] include", "not in [gpu] include"},
+		{"neither", nil, nil, []string{mixed, "", ""}, ""},
+		{"one only", []string{gpuUUID(1)}, nil, []string{mixed, "not in [gpu] include", ""}, ""},
+		{"all but one", nil, []string{gpuUUID(0)}, []string{mixed, "excluded by [gpu] exclude", ""}, ""},
+		{"a slice only", []string{migUUID(100)}, nil, []string{mixed, "", "not in [gpu] include"}, ""},
+		{"both", []string{gpuUUID(1)}, []string{gpuUUID(1)}, []string{mixed, "not in [gpu] include", "excluded by [gpu] exclude"}, ""},
+		{"absent", []string{ghost}, nil, []string{mixed, "not in [gpu] include", "not in [gpu] include"},
 			"[gpu] include or exclude names " + ghost + ", which this host doesn't have"},
 	} {
 		s := newStub(t, "new")
@@ -415,5 +421,67 @@ func TestIncludeAndExclude(t *testing.T) {
 		if !strings.Contains(got.Message, test.message) {
 			t.Errorf("%s: message %q, want it to say %q", test.name, got.Message, test.message)
 		}
+	}
+}
+
+// A daemon that is killed leaves no child behind, though that hangs.
+func TestChildEndsWithItsParent(t *testing.T) {
+	s := newStub(t, "new")
+	s.control("hang=nvmlDeviceGetTemperature")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command(self)
+	daemon.Env = append(os.Environ(), "ROOT="+s.root, asParent+"="+strings.Join(s.cfg.Command, " "))
+	out, err := daemon.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = daemon.Wait()
+	child := "/proc/" + strings.TrimSpace(line) + "/cmdline"
+	eventually(t, "the child has ended", func() bool {
+		command, err := os.ReadFile(child)
+		return err != nil || len(command) == 0
+	})
+}
+
+// The library is loaded in the child only.
+func TestLibraryStaysOutOfThisProcess(t *testing.T) {
+	s := newStub(t, "new")
+	fakeDriver(t, s.root)
+	inventoryOf(t, s.open())
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"libnvidia-ml", "libcuda"} {
+		if strings.Contains(string(maps), name) {
+			t.Errorf("%s is loaded here", name)
+		}
+	}
+}
+
+func TestChildEndsWithItsInput(t *testing.T) {
+	s := newStub(t, "new")
+	cmd := exec.Command(s.cfg.Command[0], s.cfg.Command[1:]...)
+	cmd.Stdin = strings.NewReader("")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	cmd = exec.Command(s.cfg.Command[0], s.cfg.Command[1:]...)
+	cmd.Stdin = strings.NewReader("no frame")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "are read") {
+		t.Errorf("%v: %s", err, out)
 	}
 }

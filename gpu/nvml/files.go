@@ -43,7 +43,8 @@ func (k knownVersion) SystemGetDriverVersion() (string, nvml.Return) { return k.
 func discoverFiles(root, version string) (files []Mount, notes []string) {
 	found, err := findFiles(root, version)
 	if err != nil {
-		return nil, []string{fmt.Sprintf("containers get no libraries of the driver: %v", err)}
+		why, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, []string{fmt.Sprintf("containers get no libraries of the driver: those of version %s aren't installed below %s (%s)", version, root, why)}
 	}
 	taken := map[string]bool{}
 	for _, f := range found {

@@ -47,7 +47,7 @@ func (s *server) inventory(known knownDevices) (inventoryReply, error) {
 }
 
 // lostReason is why runs can't have a lost device.
-const lostReason = "the driver has lost it; reset it (nvidia-smi -r -i INDEX), or reboot this host"
+const lostReason = "the driver has lost it: reboot this host, or reset it (stop berthd, then nvidia-smi -r -i INDEX)"
 
 // lostOf gives those of the known devices that aren't listed any more, with
 // their slices. A slice alone isn't lost: it was taken apart.

@@ -16,6 +16,9 @@ func TestSimulatedReadings(t *testing.T) {
 		s, again := NewSimulated("node-1", simulation(t, model+":2")), NewSimulated("node-1", simulation(t, model+":8"))
 		inventory := inventoryOf(t, s)
 		busy := inventory.Devices[1].UUID
+		if inventory.Devices[0].Capability == "" {
+			t.Errorf("%s: no compute capability", model)
+		}
 		for _, r := range []*Simulated{s, again} {
 			r.SetHeld(func(uuid string) bool { return uuid == busy })
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // slicesOf lists the MIG slices of a device, and says on the device why it can't
-// be used when it is divided into none. A driver without MIG has none.
+// be used as a whole then. A driver without MIG has none.
 func (s *server) slicesOf(d *device) (found []*device) {
 	if !s.lib.has("nvmlDeviceGetMigMode") {
 		return nil
@@ -38,7 +38,11 @@ func (s *server) slicesOf(d *device) (found []*device) {
 			}
 		}
 	}
-	if len(found) == 0 && d.info.Unusable == "" {
+	switch {
+	case d.info.Unusable != "":
+	case len(found) > 0: // CUDA sees nothing of it but slices
+		d.info.Unusable = "MIG is enabled: its slices are offered in its place"
+	default:
 		d.info.Unusable = fmt.Sprintf("MIG is enabled and has no instance: create some (nvidia-smi mig -i %d -cgi … -C), or disable it (nvidia-smi -i %d -mig 0)",
 			d.info.Index, d.info.Index)
 	}

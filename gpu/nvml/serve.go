@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childMemory is where the child's garbage collector begins to work hard: it
-// has little to keep, and runs all the time.
-const childMemory = 8 << 20
+// garbage is how much of it the child keeps, in percent of what it needs: it
+// makes little, and there is one on every host.
+const garbage = 50
 
 // ChildMain is the process that a Driver starts: it answers on stdout what is
 // asked on stdin until that ends. It is the only one that loads the driver's
 // library, which may hang or end it at any time.
 func ChildMain(stdin, stdout *os.File) error {
-	debug.SetMemoryLimit(childMemory)
+	debug.SetGCPercent(garbage)
 	// What the library prints must not come between the answers.
 	answers, err := unix.FcntlInt(stdout.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

@@ -19,6 +19,23 @@ import (
 // asChild makes this test binary the child of a Driver, as berthd is its own.
 const asChild = "BERTH_TEST_NVML_CHILD"
 
+// asParent makes this test binary a process with a Driver whose call hangs; its
+// value is the child's command.
+const asParent = "BERTH_TEST_NVML_PARENT"
+
+func parent(command []string, root string) {
+	if err := os.Unsetenv(asParent); err != nil {
+		panic(err)
+	}
+	d := NewDriver(Config{Root: root, Command: command, CallTimeout: time.Hour})
+	if _, err := d.Inventory(context.Background()); err != nil {
+		panic(err)
+	}
+	fmt.Println(d.child.pid())
+	_, err := d.Readings(context.Background())
+	panic(err)
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asChild) != "" {
 		if err := ChildMain(os.Stdin, os.Stdout); err != nil {
@@ -26,6 +43,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	if command := os.Getenv(asParent); command != "" {
+		parent(strings.Fields(command), os.Getenv("ROOT"))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if builtIn != "" {
