@@ -36,6 +36,7 @@ type Config struct {
 	Namespace    string // containerd namespace; empty: "berth"
 	Helper       string // absolute path of berth-helper on this host
 	CDIDir       string // private directory of CDI specs; empty: /run/berth/cdi
+	ExecDir      string // private directory of the pipes of Exec; empty: /run/berth/exec
 	CgroupParent string // of containers to come; empty: /berth
 	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB
 	Log          *slog.Logger
@@ -62,6 +63,11 @@ type Runtime struct {
 	snapshotter string // chosen at first use
 	details     map[digest.Digest]*imageDetails
 	cgroupPaths map[string]string // of the containers seen, by id
+
+	// What goes on after a call has returned: until Close at the latest.
+	closing    context.Context
+	stop       context.CancelFunc
+	background sync.WaitGroup
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -85,13 +91,17 @@ func connect(address string, options ...client.Opt) (*client.Client, error) {
 }
 
 // New prepares a Runtime. It doesn't need containerd to be up: calls give
-// runtime.ErrUnavailable until it is.
-func New(_ context.Context, cfg Config) (*Runtime, error) {
+// runtime.ErrUnavailable until it is. What a killed process has left in ExecDir
+// is settled meanwhile.
+func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	if cfg.Namespace == "" {
 		cfg.Namespace = "berth"
 	}
 	if cfg.CDIDir == "" {
 		cfg.CDIDir = "/run/berth/cdi"
+	}
+	if cfg.ExecDir == "" {
+		cfg.ExecDir = "/run/berth/exec"
 	}
 	if cfg.CgroupParent == "" {
 		cfg.CgroupParent = "/berth"
@@ -125,7 +135,12 @@ func New(_ context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s: %w: %w", cfg.Address, runtime.ErrUnavailable, err)
 	}
-	return &Runtime{
+	abandoned, err := abandonedExecs(cfg.ExecDir)
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("prepare the directory of pipes %s: %w", cfg.ExecDir, err)
+	}
+	r := &Runtime{
 		cfg:         cfg,
 		client:      c,
 		devices:     devices,
@@ -135,7 +150,12 @@ func New(_ context.Context, cfg Config) (*Runtime, error) {
 		statfs:      unix.Statfs,
 		details:     map[digest.Digest]*imageDetails{},
 		cgroupPaths: map[string]string{},
-	}, nil
+	}
+	r.closing, r.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if len(abandoned) > 0 {
+		r.background.Go(func() { r.sweep(r.closing, abandoned) })
+	}
+	return r, nil
 }
 
 // Info implements runtime.Runtime.
@@ -148,7 +168,11 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 }
 
 // Close implements runtime.Runtime.
-func (r *Runtime) Close() error { return r.client.Close() }
+func (r *Runtime) Close() error {
+	r.stop()
+	r.background.Wait()
+	return r.client.Close()
+}
 
 // snapshotterName is overlayfs, or native where this kernel can't do that.
 func (r *Runtime) snapshotterName(ctx context.Context) (string, error) {

@@ -97,6 +97,8 @@ func (h *host) stop() error {
 	return os.RemoveAll(h.dir)
 }
 
+func (h *host) execDir() string { return filepath.Join(h.dir, "exec") }
+
 // open gives a Runtime on the shared containerd, or skips the test.
 func (h *host) open(t testing.TB) *Runtime {
 	t.Helper()
@@ -111,7 +113,7 @@ func (h *host) openBelow(t testing.TB, parent string) *Runtime {
 	}
 	r, err := New(t.Context(), Config{
 		Address: h.address, Namespace: h.namespace(), Helper: h.helper(), CDIDir: filepath.Join(h.dir, "cdi"),
-		CgroupParent: parent, Log: slog.New(slog.DiscardHandler),
+		ExecDir: h.execDir(), CgroupParent: parent, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -163,6 +165,8 @@ func (h *host) leftovers(t *testing.T, r *Runtime) []string {
 			}
 		}
 	}
+	pipes, _ := filepath.Glob(filepath.Join(h.execDir(), "*"))
+	left = append(left, pipes...)
 	left = append(left, h.processes()...)
 	slices.Sort(left)
 	return left

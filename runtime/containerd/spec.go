@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -22,10 +21,9 @@ import (
 )
 
 const (
-	helperInside = "/.berth/helper" // where berth-helper is seen in a container
-	cfsPeriod    = 100_000          // µs, the kernel's default
-	minCFSQuota  = 1_000            // µs, the least the kernel takes
-	mib          = 1 << 20
+	cfsPeriod   = 100_000 // µs, the kernel's default
+	minCFSQuota = 1_000   // µs, the least the kernel takes
+	mib         = 1 << 20
 
 	defaultPids     = 4096
 	defaultShmMiB   = 64
@@ -60,8 +58,10 @@ func validate(spec runtime.Spec) error {
 			return fmt.Errorf("%w: mount %q on %q: both must be absolute paths", runtime.ErrInvalid, mount.Source, mount.Target)
 		}
 	}
-	if spec.LogPath != "" && !filepath.IsAbs(spec.LogPath) {
-		return fmt.Errorf("%w: log path %q must be absolute", runtime.ErrInvalid, spec.LogPath)
+	for what, name := range map[string]string{"log path": spec.LogPath, "network namespace": spec.NetNS} {
+		if name != "" && !filepath.IsAbs(name) {
+			return fmt.Errorf("%w: %s %q must be absolute", runtime.ErrInvalid, what, name)
+		}
 	}
 	return nil
 }
@@ -83,9 +83,14 @@ func (r *Runtime) ociSpec(ctx context.Context, spec runtime.Spec, image *imageDe
 	}
 	s.Linux.CgroupsPath = r.newCgroup(spec.ID)
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	for i, namespace := range s.Linux.Namespaces {
+		if namespace.Type == specs.NetworkNamespace {
+			s.Linux.Namespaces[i].Path = spec.NetNS
+		}
+	}
 	r.setResources(s.Linux.Resources, spec.Limits)
 	s.Mounts = append(setShm(s.Mounts, spec.Limits.ShmMiB), specs.Mount{
-		Source: r.cfg.Helper, Destination: helperInside, Type: "bind",
+		Source: r.cfg.Helper, Destination: runtime.HelperPath, Type: "bind",
 		Options: bindOptions(runtime.Mount{ReadOnly: true}),
 	})
 	for _, mount := range spec.Mounts {
@@ -95,6 +100,9 @@ func (r *Runtime) ociSpec(ctx context.Context, spec runtime.Spec, image *imageDe
 	}
 	if err := r.injectDevices(s, spec.Devices); err != nil {
 		return nil, err
+	}
+	if hasDriver(s.Mounts) {
+		s.Process.Env = findDriver(s.Process.Env)
 	}
 	// Last word on this variable: any other value asks the NVIDIA runtime, where
 	// one is installed, to add devices behind our back.
@@ -112,7 +120,7 @@ func (r *Runtime) setProcess(s *specs.Spec, spec runtime.Spec, image *imageDetai
 		return fmt.Errorf("%w: image %s has no command, and the container names none", runtime.ErrInvalid, spec.Image)
 	}
 	p := s.Process
-	p.Args = slices.Concat([]string{helperInside, "init", "--"}, args)
+	p.Args = slices.Concat([]string{runtime.HelperPath, "init", "--"}, args)
 	p.Env = environment(image, spec.Env)
 	p.User = image.user
 	p.Cwd = image.config.WorkingDir
@@ -128,24 +136,6 @@ func (r *Runtime) setProcess(s *specs.Spec, spec runtime.Spec, image *imageDetai
 	score := oomScoreAdj
 	p.OOMScoreAdj = &score
 	return nil
-}
-
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// environment is the image's under the container's, without NVIDIA_*, sorted.
-func environment(image *imageDetails, own []string) []string {
-	values := map[string]string{"PATH": defaultPath}
-	for _, variable := range slices.Concat(image.config.Env, own) {
-		name, value, _ := strings.Cut(variable, "=")
-		values[name] = value
-	}
-	var env []string
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if !strings.HasPrefix(name, "NVIDIA_") {
-			env = append(env, name+"="+values[name])
-		}
-	}
-	return env
 }
 
 // setResources keeps the deny-all device rule of the default spec.

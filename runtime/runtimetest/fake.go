@@ -32,6 +32,7 @@ type Fake struct {
 	containers map[string]*container
 	failures   map[string][]error
 	gates      map[string]chan struct{}
+	programs   map[string]Program
 	nextPid    int
 }
 
@@ -53,6 +54,7 @@ func New(references ...string) *Fake {
 		containers: map[string]*container{},
 		failures:   map[string][]error{},
 		gates:      map[string]chan struct{}{},
+		programs:   map[string]Program{},
 		nextPid:    1000,
 	}
 	for _, reference := range references {

@@ -70,6 +70,13 @@ func Suite(t *testing.T, host Host) {
 		{"wait gives up", (*suite).waitGivesUp},
 		{"several at once", (*suite).several},
 		{"remove an image in use", (*suite).removeInUse},
+		{"exec", (*suite).exec},
+		{"exec with input", (*suite).execInput},
+		{"exec with much output", (*suite).execLarge},
+		{"exec in a terminal", (*suite).execTerminal},
+		{"exec gives up", (*suite).execGivesUp},
+		{"exec refused", (*suite).execRefused},
+		{"exec in a killed container", (*suite).execKilled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := host.Leftovers(t)
