@@ -8,8 +8,10 @@ type Puller interface {
 	// without fetching the image. A reference with a digest is checked to exist.
 	// Errors as of Pull.
 	Resolve(ctx context.Context, source ImageSource) (digest string, err error)
-	// Pull fetches an image that isn't here and unpacks it. What was fetched
-	// before an error stays for the next try, for a while. progress, when not
+	// Pull fetches an image that isn't here and unpacks it. It is stored under
+	// source.Reference, as that is. What was fetched before an error stays for
+	// the next try, for a while, unless it is of no use (ErrInvalid, ErrPlatform)
+	// or there is no room for it (ErrNoSpace). progress, when not
 	// nil, is called now and then, and a last time at the end, never
 	// concurrently. ErrDenied when the registry wants other credentials or
 	// doesn't allow the image, ErrRegistry when it can't be reached or doesn't
@@ -18,6 +20,8 @@ type Puller interface {
 	// that isn't what its digest says, or is larger than any image should be,
 	// ErrNoSpace when the disk would get full.
 	Pull(ctx context.Context, source ImageSource, progress func(PullProgress)) (Image, error)
+	// ImageDisk is how full the fullest disk is that images are kept on.
+	ImageDisk(ctx context.Context) (DiskUse, error)
 	// ImageUser is who the image's processes run as, from its own files.
 	// ErrNotFound when the image isn't here.
 	ImageUser(ctx context.Context, reference string) (User, error)
@@ -29,6 +33,12 @@ type ImageSource struct {
 	Digest    string // when set, just this content is taken; the tag is ignored
 	Username  string // of the reference's registry; empty: anonymous
 	Password  string
+}
+
+// DiskUse is of a file system, in bytes. Total is what this daemon can use of
+// it: the kernel's own reserve isn't part of it.
+type DiskUse struct {
+	Used, Total int64
 }
 
 // PullProgress is how far a pull is. Total grows while layers are found.

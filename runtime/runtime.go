@@ -109,9 +109,10 @@ type Info struct {
 
 // Image is a stored image.
 type Image struct {
-	Reference string // such as "docker.io/library/busybox:1" or "demo:latest"
-	Digest    string // "sha256:…" of the manifest (or index) the reference names
-	Size      int64  // bytes, compressed content
+	Reference string    // such as "docker.io/library/busybox:1" or "demo:latest"
+	Digest    string    // "sha256:…" of the manifest (or index) the reference names
+	Size      int64     // bytes, compressed content
+	Pulled    time.Time // from a registry, to the second, UTC; zero: imported
 }
 
 // Device is one device of this host as containers get it.

@@ -152,14 +152,14 @@ func (l *layout) index() (*ocispec.Index, error) {
 }
 
 func tooLarge(name string, size int64) error {
-	return fmt.Errorf("%w: %s of the archive has %d bytes, more than the %d that any image needs", runtime.ErrInvalid, name, size, maxDocument)
+	return fmt.Errorf("%w: %s has %d bytes, more than the %d that any image needs", runtime.ErrInvalid, name, size, maxDocument)
 }
 
 // checkElements comes before a document is decoded. Each element beside another
 // costs a comma.
 func checkElements(name string, document []byte) error {
 	if elements := bytes.Count(document, []byte(",")); elements > maxElements {
-		return fmt.Errorf("%w: %s of the archive has %d elements, more than the %d that any image needs", runtime.ErrInvalid, name, elements, maxElements)
+		return fmt.Errorf("%w: %s has %d elements, more than the %d that any image needs", runtime.ErrInvalid, name, elements, maxElements)
 	}
 	return nil
 }

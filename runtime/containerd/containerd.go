@@ -38,7 +38,9 @@ type Config struct {
 	CDIDir       string // private directory of CDI specs; empty: /run/berth/cdi
 	ExecDir      string // private directory of the pipes of Exec; empty: /run/berth/exec
 	CgroupParent string // of containers to come; empty: /berth
-	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB
+	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB. Of a pull, its layers and they unpacked, each
+	Registries   []Registry
+	Allowed      []string // registries that images may come from, as in references; empty: all
 	Log          *slog.Logger
 }
 
@@ -56,8 +58,10 @@ type Runtime struct {
 	// for writing while one is removed: a removed image has no container.
 	images sync.RWMutex
 
-	importing chan struct{} // holds one import
-	statfs    func(path string, stat *unix.Statfs_t) error
+	importing  chan struct{} // holds one import, or the unpacking of a pull
+	registries *registries
+	pulls      turns
+	statfs     func(path string, stat *unix.Statfs_t) error
 
 	mu          sync.Mutex
 	snapshotter string // chosen at first use
@@ -126,6 +130,10 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read this process's limits: %w", err)
 	}
+	registries, err := newRegistries(cfg.Registries, cfg.Allowed)
+	if err != nil {
+		return nil, err
+	}
 	// The client writes to stderr in a form of its own; all of it comes back as
 	// errors too.
 	if err := log.SetLevel("fatal"); err != nil {
@@ -147,6 +155,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		cgroups:     hostCgroups(),
 		rlimits:     limits,
 		importing:   make(chan struct{}, 1),
+		registries:  registries,
 		statfs:      unix.Statfs,
 		details:     map[digest.Digest]*imageDetails{},
 		cgroupPaths: map[string]string{},
@@ -171,6 +180,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 func (r *Runtime) Close() error {
 	r.stop()
 	r.background.Wait()
+	r.registries.close()
 	return r.client.Close()
 }
 

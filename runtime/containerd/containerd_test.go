@@ -196,9 +196,13 @@ func demoArchive(t testing.TB, options ociarchive.Options) []byte {
 }
 
 func TestSuite(t *testing.T) {
-	r := shared.open(t)
+	registry := newTestRegistry(t)
+	r := shared.openPulling(t, func(c *Config) {
+		c.Registries = []Registry{registry.config(), {Host: "127.0.0.1:1"}} // where the suite looks for none
+	})
 	runtimetest.Suite(t, runtimetest.Host{
 		Runtime: r,
+		Offer:   registry.offer,
 		Reopen:  func(t *testing.T) runtime.Runtime { return shared.open(t) },
 		Archive: func(t *testing.T, name string) []byte {
 			return demoArchive(t, ociarchive.Options{Name: name})

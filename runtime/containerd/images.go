@@ -43,13 +43,20 @@ func (r *Runtime) Images(ctx context.Context) ([]runtime.Image, error) {
 	}
 	list := make([]runtime.Image, 0, len(stored))
 	for _, image := range stored {
-		size, err := image.Size(ctx, r.client.ContentStore(), r.platform())
+		described, err := r.described(ctx, image)
 		if err != nil && !errdefs.IsNotFound(err) { // content of an image being removed
 			return nil, r.failed(err, "size of image %s", image.Name)
 		}
-		list = append(list, runtime.Image{Reference: image.Name, Digest: image.Target.Digest.String(), Size: size})
+		list = append(list, described)
 	}
 	return list, nil
+}
+
+// described is an image as the contract has it, also when its size can't be told.
+func (r *Runtime) described(ctx context.Context, image images.Image) (runtime.Image, error) {
+	size, err := image.Size(ctx, r.client.ContentStore(), r.platform())
+	pulled, _ := time.Parse(time.RFC3339, image.Labels[labelPulled]) // absent: imported
+	return runtime.Image{Reference: image.Name, Digest: image.Target.Digest.String(), Size: size, Pulled: pulled.UTC()}, err
 }
 
 // RemoveImage implements runtime.Runtime. Content that no other image uses is

@@ -150,12 +150,9 @@ func (r *Runtime) complete(ctx context.Context, image images.Image) (runtime.Ima
 	children := images.FilterPlatforms(checkedChildren(store), r.platform())
 	err := images.WalkNotEmpty(ctx, images.SetChildrenLabels(store, children), image.Target)
 	if err == nil {
-		err = r.unpack(ctx, image)
-	}
-	if err == nil {
-		var size int64
-		if size, err = image.Size(ctx, store, r.platform()); err == nil {
-			return runtime.Image{Reference: image.Name, Digest: image.Target.Digest.String(), Size: size}, nil
+		var stored runtime.Image
+		if stored, err = r.unpacked(ctx, image); err == nil {
+			return stored, nil
 		}
 	}
 	switch kind := native(err); {
@@ -166,6 +163,14 @@ func (r *Runtime) complete(ctx context.Context, image images.Image) (runtime.Ima
 	}
 	return runtime.Image{}, fmt.Errorf("%w: image %s of the archive isn't whole, or not for this kind of machine: %w",
 		runtime.ErrInvalid, image.Name, err)
+}
+
+// unpacked unpacks an image that is whole.
+func (r *Runtime) unpacked(ctx context.Context, image images.Image) (runtime.Image, error) {
+	if err := r.unpack(ctx, image); err != nil {
+		return runtime.Image{}, err
+	}
+	return r.described(ctx, image)
 }
 
 // checkedChildren gives what a manifest or an index refers to. No document of an
@@ -196,20 +201,20 @@ func checkDocument(ctx context.Context, store content.Store, descriptor ocispec.
 		return err
 	}
 	if info.Size > maxDocument {
-		return tooLarge(descriptor.Digest.String(), info.Size)
+		return tooLarge("blob "+descriptor.Digest.String(), info.Size)
 	}
 	document, err := content.ReadBlob(ctx, store, descriptor)
 	if err != nil {
 		return err
 	}
-	return checkElements(descriptor.Digest.String(), document)
+	return checkElements("blob "+descriptor.Digest.String(), document)
 }
 
 func (r *Runtime) nameImage(ctx context.Context, image images.Image) error {
 	service := r.client.ImageService()
 	_, err := service.Create(ctx, image)
 	if errdefs.IsAlreadyExists(native(err)) {
-		_, err = service.Update(ctx, image, "target")
+		_, err = service.Update(ctx, image, "target", "labels") // imported over pulled is imported
 	}
 	return err
 }

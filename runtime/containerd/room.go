@@ -39,17 +39,12 @@ func (r *Runtime) room(ctx context.Context) (*room, error) {
 	if err != nil {
 		return nil, err
 	}
-	response, err := r.client.IntrospectionService().Plugins(ctx,
-		"type==io.containerd.content.v1", "type==io.containerd.snapshotter.v1,id=="+snapshotter)
+	roots, err := r.imageRoots(ctx, snapshotter)
 	if err != nil {
-		return nil, r.failed(err, "ask where it keeps images")
+		return nil, err
 	}
 	m := &room{max: r.cfg.MaxImport, left: r.cfg.MaxImport, statfs: r.statfs}
-	for _, plugin := range response.Plugins {
-		path := plugin.Exports["root"]
-		if path == "" {
-			continue
-		}
+	for _, path := range roots {
 		var stat unix.Statfs_t
 		if err := m.statfs(path, &stat); err != nil {
 			return nil, fmt.Errorf("free space of %s: %w", path, err)
@@ -59,6 +54,47 @@ func (r *Runtime) room(ctx context.Context) (*room, error) {
 		})
 	}
 	return m, m.check(0)
+}
+
+// imageRoots are the directories of contents and of snapshots.
+func (r *Runtime) imageRoots(ctx context.Context, snapshotter string) ([]string, error) {
+	response, err := r.client.IntrospectionService().Plugins(ctx,
+		"type==io.containerd.content.v1", "type==io.containerd.snapshotter.v1,id=="+snapshotter)
+	if err != nil {
+		return nil, r.failed(err, "ask where it keeps images")
+	}
+	var roots []string
+	for _, plugin := range response.Plugins {
+		if root := plugin.Exports["root"]; root != "" {
+			roots = append(roots, root)
+		}
+	}
+	return roots, nil
+}
+
+// ImageDisk implements runtime.Puller.
+func (r *Runtime) ImageDisk(ctx context.Context) (runtime.DiskUse, error) {
+	snapshotter, err := r.snapshotterName(ctx)
+	if err != nil {
+		return runtime.DiskUse{}, err
+	}
+	roots, err := r.imageRoots(ctx, snapshotter)
+	if err != nil {
+		return runtime.DiskUse{}, err
+	}
+	var fullest runtime.DiskUse
+	for _, root := range roots {
+		var stat unix.Statfs_t
+		if err := r.statfs(root, &stat); err != nil {
+			return runtime.DiskUse{}, fmt.Errorf("use of the disk of %s: %w", root, err)
+		}
+		used := int64(stat.Blocks-stat.Bfree) * stat.Bsize
+		use := runtime.DiskUse{Used: used, Total: used + free(&stat)}
+		if fullest.Total == 0 || float64(use.Used)/float64(max(use.Total, 1)) > float64(fullest.Used)/float64(fullest.Total) {
+			fullest = use
+		}
+	}
+	return fullest, nil
 }
 
 func free(stat *unix.Statfs_t) int64 { return int64(stat.Bavail) * stat.Bsize }

@@ -28,6 +28,9 @@ import (
 type Fake struct {
 	mu         sync.Mutex
 	images     map[string]runtime.Image
+	remotes    map[string]remote
+	allowed    []string // registries; empty: all
+	disk       runtime.DiskUse
 	devices    map[string]bool
 	containers map[string]*container
 	failures   map[string][]error
@@ -50,6 +53,8 @@ type container struct {
 func New(references ...string) *Fake {
 	f := &Fake{
 		images:     map[string]runtime.Image{},
+		remotes:    map[string]remote{},
+		disk:       runtime.DiskUse{Used: 10 << 30, Total: 100 << 30},
 		devices:    map[string]bool{},
 		containers: map[string]*container{},
 		failures:   map[string][]error{},

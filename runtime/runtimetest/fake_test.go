@@ -26,6 +26,11 @@ func TestFake(t *testing.T) {
 			}
 			return archive.Bytes()
 		},
+		Offer: func(_ *testing.T, remote runtimetest.Remote) string {
+			remote.Reference = "registry.test/" + remote.Reference
+			fake.Offer(remote)
+			return remote.Reference
+		},
 		Leftovers: func(t *testing.T) []string {
 			list, err := fake.List(context.Background())
 			if err != nil {

@@ -28,6 +28,10 @@ type Host struct {
 	// "ignore-term" and "children" (some processes that ignore TERM). Each but
 	// "exit" writes a line when it is ready for signals.
 	Archive func(t *testing.T, name string) []byte
+	// Offer puts an image in a registry that the Runtime may pull from, in place
+	// of another one of that reference, and gives its whole reference. Nil:
+	// nothing is pulled.
+	Offer func(t *testing.T, remote Remote) (reference string)
 	// Leftovers lists all that containers leave on the host: processes, cgroups,
 	// snapshots, mounts… It runs in clean-up too, when t's context has ended.
 	Leftovers func(t *testing.T) []string
@@ -44,6 +48,7 @@ const (
 func Suite(t *testing.T, host Host) {
 	s := &suite{Host: host}
 	s.images(t)
+	s.pulls(t)
 	s.mustImport(t, suiteImage)
 	for _, test := range []struct {
 		name string
