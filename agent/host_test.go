@@ -34,7 +34,7 @@ func (h *host) leave(t *testing.T, id, cluster string, epoch gpu.Epoch, devices 
 	if err := h.SetDevices(t.Context(), known); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Create(t.Context(), specOf(cluster, testImage, "", a)); err != nil {
+	if _, err := h.Create(t.Context(), specOf(cluster, testImage, "", a, &prepared{})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Start(t.Context(), id); err != nil {
@@ -350,7 +350,8 @@ func TestTheNodeReportsItself(t *testing.T) {
 		c := h.cluster
 		d := h.startDaemon("")
 		settle()
-		want := &workspace.NodeFacts{Name: "alpha", BootID: "boot-1", Runtime: "fake 1", GPUSource: "nvml", DriverVersion: "550.54.15", CUDAVersion: "12.4"}
+		want := &workspace.NodeFacts{Name: "alpha", BootID: "boot-1", Runtime: "fake 1", GPUSource: "nvml", DriverVersion: "550.54.15", CUDAVersion: "12.4",
+			PublishAddress: "127.0.0.1"}
 		if diff := cmp.Diff(want, c.node().facts); diff != "" {
 			t.Error(diff)
 		}

@@ -71,29 +71,43 @@ func (w *worker) pullFailed(in input, err error) {
 		w.runtimeDown(in, err)
 		return
 	}
-	spec, node := in.assignment.Spec, w.agent.cfg.Facts.Name
+	if errors.Is(err, runtime.ErrNoSpace) {
+		nudge(w.agent.houseNow)
+	}
+	spec := in.assignment.Spec
+	w.fail(in, "pull", pullFailure(spec.Image, spec.ImageDigest, w.agent.cfg.Facts.Name, err))
+}
+
+// pullFailure says why an image can't be had.
+func pullFailure(image, digest, node string, err error) *failure {
 	f := &failure{err: err, final: true}
-	switch registry := workspace.RegistryOf(spec.Image); {
+	switch registry := workspace.RegistryOf(image); {
 	case errors.Is(err, runtime.ErrDenied):
 		f.reason, f.message = reasonDenied, fmt.Sprintf(
-			"registry %s doesn't give image %s (does the workspace have a login for it, and is the registry allowed on node %s?)", registry, spec.Image, node)
+			"registry %s doesn't give image %s (does it want another login, and is the registry allowed on node %s?)", registry, image, node)
 	case errors.Is(err, runtime.ErrNotFound):
 		f.reason, f.message = reasonImageMissing, fmt.Sprintf(
-			"image %s (%s) is neither on node %s nor at registry %s; import it there with `berth image import`, or name another", spec.Image, spec.ImageDigest, node, registry)
+			"image %s%s is neither on node %s nor at registry %s; import it there with `berth image import`, or name another", image, digestText(digest), node, registry)
 	case errors.Is(err, runtime.ErrPlatform):
-		f.reason, f.message = reasonPlatform, fmt.Sprintf("image %s isn't made for the processors of node %s", spec.Image, node)
+		f.reason, f.message = reasonPlatform, fmt.Sprintf("image %s isn't made for the processors of node %s", image, node)
 	case errors.Is(err, runtime.ErrNoSpace):
-		nudge(w.agent.houseNow)
 		f.reason, f.message = reasonNoSpace, fmt.Sprintf(
-			"the disk of node %s has no room for image %s; remove some with `berth image rm`", node, spec.Image)
+			"the disk of node %s has no room for image %s; remove some with `berth image rm`", node, image)
 	case errors.Is(err, runtime.ErrInvalid):
-		f.reason, f.message = reasonImageInvalid, fmt.Sprintf("what registry %s gives for image %s can't be used", registry, spec.Image)
+		f.reason, f.message = reasonImageInvalid, fmt.Sprintf("what registry %s gives for image %s can't be used", registry, image)
 	case errors.Is(err, runtime.ErrRegistry):
-		f.reason, f.message, f.final = reasonRegistry, fmt.Sprintf("registry %s can't be reached from node %s for image %s", registry, node, spec.Image), false
+		f.reason, f.message, f.final = reasonRegistry, fmt.Sprintf("registry %s can't be reached from node %s for image %s", registry, node, image), false
 	default:
-		f.reason, f.message, f.final = reasonPullFailed, fmt.Sprintf("image %s can't be fetched to node %s", spec.Image, node), false
+		f.reason, f.message, f.final = reasonPullFailed, fmt.Sprintf("image %s can't be fetched to node %s", image, node), false
 	}
-	w.fail(in, "pull", f)
+	return f
+}
+
+func digestText(digest string) string {
+	if digest == "" {
+		return ""
+	}
+	return " (" + digest + ")"
 }
 
 // imageGone: it was here a moment ago. It is looked for again, and fetched.

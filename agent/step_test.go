@@ -82,7 +82,7 @@ func answered(incarnation, index uint64, known, ended bool) *workspace.GoAheadAn
 func TestStep(t *testing.T) {
 	yes := &workspace.GoAheadAnswer{Start: true}
 	no := &workspace.GoAheadAnswer{Known: true}
-	ready := progress{image: "demo", claimed: true}
+	ready := progress{image: "demo", claimed: true, prepared: &prepared{}}
 	granted := func(d time.Duration) progress {
 		p := ready
 		p.answer, p.asked = yes, ago(d)
@@ -106,7 +106,7 @@ func TestStep(t *testing.T) {
 		{"new", wanted(workspace.PhaseAssigned), nil, progress{}, "pull"},
 		{"image here", wanted(workspace.PhasePulling), nil, progress{image: "demo"}, "claim"},
 		{"devices taken", wanted(workspace.PhasePulling), nil, ready, "ask"},
-		{"refused", wanted(workspace.PhasePulling), nil, progress{image: "demo", claimed: true, answer: no, asked: ago(time.Second)}, "ask"},
+		{"refused", wanted(workspace.PhasePulling), nil, progress{image: "demo", claimed: true, prepared: &prepared{}, answer: no, asked: ago(time.Second)}, "ask"},
 		{"allowed", wanted(workspace.PhasePulling), nil, granted(0), "create"},
 		{"allowed at the window's end", wanted(workspace.PhasePulling), nil, granted(workspace.GoAheadWindow), "create"},
 		{"allowed too long ago", wanted(workspace.PhasePulling), nil, granted(workspace.GoAheadWindow + 1), "ask"},

@@ -24,6 +24,7 @@ type worker struct {
 	changed bool                        // the cluster orders something else
 	suspect bool                        // the runtime's list contradicts known
 	known   runtime.State               // of the container; empty: none
+	ranOnce bool                        // its container ran, or has ended
 	waiting bool                        // for something that another run has
 	secrets map[string]workspace.Secret // of the run; its assignment has them only until it runs
 
@@ -169,6 +170,7 @@ func (w *worker) setContainer(c *runtime.Container) {
 	}
 	w.agent.mu.Lock()
 	w.known = state
+	w.ranOnce = w.ranOnce || state == runtime.StateRunning || state == runtime.StateExited
 	w.agent.mu.Unlock()
 }
 
