@@ -37,25 +37,26 @@ type host struct {
 	t        *testing.T
 	dir      string
 	boot     time.Time
-	gpus     *gputest.Fake
+	gpus     *hostGPUs
 	volumes  *runtimetest.FakeVolumes
 	networks *runtimetest.FakeNetworks
 	cluster  *cluster
 	conf     func(*Config) // changes the next daemon's; nil: nothing
 
-	mu       sync.Mutex
-	specs    []runtime.Spec
-	taskless bool            // containers that weren't started have lost their task
-	up       context.Context // ends when the runtime goes down
-	goDown   context.CancelFunc
-	log      io.Writer
+	mu        sync.Mutex
+	specs     []runtime.Spec
+	processes map[int]Process
+	taskless  bool            // containers that weren't started have lost their task
+	up        context.Context // ends when the runtime goes down
+	goDown    context.CancelFunc
+	log       io.Writer
 }
 
 func newHost(t *testing.T) *host {
 	fake := runtimetest.New()
 	h := &host{
 		Fake: fake, t: t, dir: t.TempDir(), log: io.Discard,
-		boot: time.Now().Add(-time.Hour), gpus: gputest.New(model, 2),
+		boot: time.Now().Add(-time.Hour), gpus: &hostGPUs{Fake: gputest.New(model, 2)},
 	}
 	h.volumes, h.networks = runtimetest.NewFakeVolumes(t.TempDir()), runtimetest.NewFakeNetworks(t.TempDir())
 	h.cluster = newCluster(h)
@@ -121,8 +122,8 @@ func (h *host) startDaemon(crashAt string) *daemon {
 		GPU:      h.gpus,
 		DeviceOf: func(info gpu.Info) runtime.Device { return runtime.Device{Name: info.UUID} },
 		Facts:    workspace.NodeFacts{Name: "alpha"},
-		Boottime: h.boottime,
-		Log:      slog.New(slog.NewTextHandler(h.log, nil)),
+		Boottime: h.boottime, ProcessOf: h.processOf,
+		Log: slog.New(slog.NewTextHandler(h.log, nil)),
 		Crash: func(point string) {
 			if point == crashAt && d.dead.CompareAndSwap(false, true) {
 				cancel()

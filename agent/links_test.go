@@ -3,7 +3,11 @@ package agent
 import (
 	"context"
 	"net"
+	"slices"
+	"sync"
 
+	"berth/gpu"
+	"berth/gpu/gputest"
 	"berth/runtime"
 )
 
@@ -119,4 +123,47 @@ func (h *host) left() []string {
 		}
 	}
 	return list
+}
+
+// hostGPUs is the host's driver, with processes until the fake has them too.
+type hostGPUs struct {
+	*gputest.Fake
+	mu        sync.Mutex
+	processes []gpu.Process
+	failing   error
+	events    chan gpu.Event
+}
+
+func (g *hostGPUs) SetProcesses(processes ...gpu.Process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.processes = processes
+}
+
+func (g *hostGPUs) Processes(context.Context) ([]gpu.Process, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.processes), g.failing
+}
+
+func processOn(device string, pid int) gpu.Process { return gpu.Process{UUID: device, PID: pid} }
+
+// cgroups says where a process of the host is; one with no cgroup is gone.
+func (h *host) cgroups(pid int, cgroup string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.processes == nil {
+		h.processes = map[int]Process{}
+	}
+	h.processes[pid] = Process{Command: "python", Cgroup: "1:name=systemd:" + cgroup}
+	if cgroup == "" {
+		delete(h.processes, pid)
+	}
+}
+
+func (h *host) processOf(pid int) (Process, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p, ok := h.processes[pid]
+	return p, ok
 }
