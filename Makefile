@@ -11,6 +11,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The version is stamped by us: Go's own stamp fails where git refuses a
 # checkout that another user owns.
 GO_BUILD := go build -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+# berthd links NVML by name only. Its symbols are looked up when they are first
+# called, in the process that has loaded the library: nowhere else, and not at
+# the start. The header of NVML marks much as deprecated that old drivers need.
+export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
+export CGO_LDFLAGS := -O2 -g -Wl,-z,lazy
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := build/tools/golangci-lint-$(GOLANGCI_VERSION)
 

@@ -37,7 +37,7 @@ type host struct {
 	t        *testing.T
 	dir      string
 	boot     time.Time
-	gpus     *hostGPUs
+	gpus     *gputest.Fake
 	volumes  *runtimetest.FakeVolumes
 	networks *runtimetest.FakeNetworks
 	cluster  *cluster
@@ -56,7 +56,7 @@ func newHost(t *testing.T) *host {
 	fake := runtimetest.New()
 	h := &host{
 		Fake: fake, t: t, dir: t.TempDir(), log: io.Discard,
-		boot: time.Now().Add(-time.Hour), gpus: &hostGPUs{Fake: gputest.New(model, 2)},
+		boot: time.Now().Add(-time.Hour), gpus: gputest.New(model, 2),
 	}
 	h.volumes, h.networks = runtimetest.NewFakeVolumes(t.TempDir()), runtimetest.NewFakeNetworks(t.TempDir())
 	h.cluster = newCluster(h)

@@ -28,9 +28,6 @@ type Config struct {
 	Boottime func() time.Duration          // CLOCK_BOOTTIME
 	Log      *slog.Logger
 
-	// Judge says what an event means for its device's health; false: nothing.
-	// nil: no event means anything.
-	Judge func(gpu.Event) (workspace.DeviceHealth, bool)
 	// ProcessOf says what a process of this host is; false: there is none. nil:
 	// as /proc has it.
 	ProcessOf func(pid int) (Process, bool)
@@ -77,9 +74,6 @@ func (c *Config) fill() {
 	}
 	if c.Crash == nil {
 		c.Crash = func(string) {}
-	}
-	if c.Judge == nil {
-		c.Judge = func(gpu.Event) (workspace.DeviceHealth, bool) { return workspace.DeviceHealth{}, false }
 	}
 	if c.ProcessOf == nil {
 		c.ProcessOf = procProcess

@@ -12,10 +12,18 @@ import (
 	"berth/workspace"
 )
 
-// deviceHealth is what is wrong with a device; the zero value is nothing.
+// deviceHealth is what is wrong with a device, by who said so; the zero value is
+// nothing.
 type deviceHealth struct {
-	Judged *workspace.DeviceHealth `json:"judged,omitempty"` // from events
-	Other  string                  `json:"other,omitempty"`  // a process of nobody here that uses it
+	Event   trouble `json:"event,omitzero"`
+	Reading trouble `json:"reading,omitzero"`
+	Other   trouble `json:"other,omitzero"` // a process of nobody here uses it
+}
+
+// trouble is one thing that is wrong with a device.
+type trouble struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
 }
 
 // health keeps what is known of devices over restarts, so that one cause that
@@ -33,19 +41,21 @@ func (h *health) change(device string, change func(*deviceHealth)) (*workspace.D
 	before := h.ledger.health(device)
 	after := before
 	change(&after)
-	was, is := before.report(device), after.report(device)
-	if was == is {
+	if after == before {
 		return nil, nil
 	}
-	return &is, h.ledger.keepHealth(device, after)
+	is := after.report(device)
+	if err := h.ledger.keepHealth(device, after); err != nil || is == before.report(device) {
+		return nil, err
+	}
+	return &is, nil
 }
 
 func (d deviceHealth) report(device string) workspace.DeviceHealth {
-	switch {
-	case d.Judged != nil:
-		return *d.Judged
-	case d.Other != "":
-		return workspace.DeviceHealth{Device: device, Health: gpu.Unhealthy, Reason: reasonHeldByOther, Message: d.Other}
+	for _, wrong := range []trouble{d.Event, d.Reading, d.Other} {
+		if wrong != (trouble{}) {
+			return workspace.DeviceHealth{Device: device, Health: gpu.Unhealthy, Reason: wrong.Reason, Message: wrong.Message}
+		}
 	}
 	return workspace.DeviceHealth{Device: device, Health: gpu.Healthy}
 }
@@ -73,9 +83,7 @@ func (a *Agent) hearDevices(ctx context.Context) error {
 	for failures := 1; ctx.Err() == nil; failures++ {
 		err := a.cfg.GPU.Events(ctx, func(event gpu.Event) {
 			failures = 0
-			if judged, ok := a.cfg.Judge(event); ok {
-				a.judge(judged)
-			}
+			a.judge(event.UUID, gpu.JudgeEvent(event), func(d *deviceHealth) *trouble { return &d.Event })
 		})
 		if ctx.Err() != nil {
 			return nil
@@ -86,13 +94,33 @@ func (a *Agent) hearDevices(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) judge(judged workspace.DeviceHealth) {
-	a.noteHealth(judged.Device, func(d *deviceHealth) {
-		d.Judged = &judged
-		if judged.Health == gpu.Healthy {
-			d.Judged = nil
+// judge notes a verdict, in the place of who gave it. One that clears ends all
+// that the driver has said.
+func (a *Agent) judge(device string, v gpu.Verdict, place func(*deviceHealth) *trouble) {
+	a.noteHealth(device, func(d *deviceHealth) {
+		if v.Clears {
+			d.Event, d.Reading = trouble{}, trouble{}
+		}
+		if v.Health == gpu.Unhealthy {
+			*place(d) = trouble{v.Reason, v.Message}
 		}
 	})
+}
+
+// judgeReadings looks for what the devices themselves say is wrong.
+func (a *Agent) judgeReadings(ctx context.Context) error {
+	readings, err := a.cfg.GPU.Readings(ctx)
+	if err != nil {
+		return fmt.Errorf("the GPUs can't be measured: %w", err)
+	}
+	for _, r := range readings {
+		v := gpu.JudgeReading(r)
+		a.judge(r.UUID, v, func(d *deviceHealth) *trouble { return &d.Reading })
+		if v == (gpu.Verdict{}) { // what an earlier reading showed isn't there any more
+			a.noteHealth(r.UUID, func(d *deviceHealth) { d.Reading = trouble{} })
+		}
+	}
+	return nil
 }
 
 func (a *Agent) noteHealth(device string, change func(*deviceHealth)) {
@@ -116,10 +144,11 @@ func (a *Agent) lookForOthers(ctx context.Context, inventory *gpu.Inventory) err
 	if err != nil {
 		return fmt.Errorf("the processes on the GPUs can't be listed: %w", err)
 	}
-	others := map[string]string{}
+	others := map[string]trouble{}
 	for _, p := range processes {
 		if is, ok := a.cfg.ProcessOf(p.PID); ok && !a.isOurs(is.Cgroup) {
-			others[p.UUID] = fmt.Sprintf("process %d (%s) uses it, which is of no run here; the device is offered again when it has ended", p.PID, is.Command)
+			others[p.UUID] = trouble{reasonHeldByOther, fmt.Sprintf(
+				"process %d (%s) uses it, which is of no run here; the device is offered again when it has ended", p.PID, is.Command)}
 		}
 	}
 	for _, d := range inventory.Devices {

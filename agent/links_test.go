@@ -3,11 +3,8 @@ package agent
 import (
 	"context"
 	"net"
-	"slices"
-	"sync"
 
 	"berth/gpu"
-	"berth/gpu/gputest"
 	"berth/runtime"
 )
 
@@ -123,27 +120,6 @@ func (h *host) left() []string {
 		}
 	}
 	return list
-}
-
-// hostGPUs is the host's driver, with processes until the fake has them too.
-type hostGPUs struct {
-	*gputest.Fake
-	mu        sync.Mutex
-	processes []gpu.Process
-	failing   error
-	events    chan gpu.Event
-}
-
-func (g *hostGPUs) SetProcesses(processes ...gpu.Process) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.processes = processes
-}
-
-func (g *hostGPUs) Processes(context.Context) ([]gpu.Process, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return slices.Clone(g.processes), g.failing
 }
 
 func processOn(device string, pid int) gpu.Process { return gpu.Process{UUID: device, PID: pid} }

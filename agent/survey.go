@@ -110,5 +110,8 @@ func (a *Agent) lookAtHardware(ctx context.Context, info runtime.Info, last *nod
 		last.facts = &facts
 		a.reports.add(workspace.Report{Facts: &facts})
 	}
+	if err := a.judgeReadings(ctx); err != nil {
+		return err
+	}
 	return a.lookForOthers(ctx, &inventory)
 }

@@ -16,28 +16,53 @@ import (
 	"berth/runtime/containerd"
 )
 
-// openGPUs chooses how GPUs are read. Simulated ones beside a real driver would
-// tell users a lie about the host, so that is refused.
-func openGPUs(c Config, node string) (gpu.Reader, error) {
-	driver := nvml.Detect("/")
+// openGPUs chooses how GPUs are read, and how containers get one. Simulated ones
+// beside a real driver would tell users a lie about the host, so that is refused.
+func openGPUs(c Config, node string, log *slog.Logger) (gpu.Reader, func(gpu.Info) runtime.Device, error) {
 	if c.SimulateGPUs == "" {
-		return nvml.NewNone(driver), nil
+		driver := nvml.NewDriver(nvml.Config{
+			Command: []string{"/proc/self/exe", nvmlChild},
+			Include: c.GPU.Include, Exclude: c.GPU.Exclude, Log: log,
+		})
+		return driver, func(info gpu.Info) runtime.Device {
+			return deviceOf(info, driver.Access(info, runtime.DriverLibDir))
+		}, nil
 	}
-	if driver.Loaded {
-		return nil, fmt.Errorf("simulate_gpus is set, but NVIDIA driver %s is loaded on this host: remove simulate_gpus", driver.Version)
+	if kernel := nvml.Detect("/"); kernel.Loaded {
+		return nil, nil, fmt.Errorf("simulate_gpus is set, but NVIDIA driver %s is loaded on this host: remove simulate_gpus", kernel.Version)
 	}
 	sim, err := gpu.ParseSimulation(c.SimulateGPUs)
 	if err != nil {
-		return nil, fmt.Errorf("simulate_gpus: %w", err)
+		return nil, nil, fmt.Errorf("simulate_gpus: %w", err)
 	}
-	return nvml.NewSimulated(node, sim), nil
+	simulated := nvml.NewSimulated(node, sim)
+	simulated.Select(c.GPU.Include, c.GPU.Exclude)
+	return simulated, func(info gpu.Info) runtime.Device {
+		return deviceOf(info, nvml.Access{Nodes: nvml.DeviceNodes(info)})
+	}, nil
 }
 
-// deviceOf is how containers get a GPU: its device nodes, by CDI.
-func deviceOf(info gpu.Info) runtime.Device {
+// simulateLoad lets simulated devices look busy while runs hold them.
+func (p *parts) simulateLoad() {
+	simulated, ok := p.gpus.(*nvml.Simulated)
+	if !ok {
+		return
+	}
+	simulated.SetHeld(func(uuid string) bool {
+		d := p.cluster.View().Device(uuid)
+		return d != nil && len(d.Holders) > 0
+	})
+}
+
+// deviceOf is how containers get a GPU, by CDI: device nodes, and the driver's
+// files.
+func deviceOf(info gpu.Info, access nvml.Access) runtime.Device {
 	d := runtime.Device{Name: info.UUID}
-	for _, n := range nvml.DeviceNodes(info) {
+	for _, n := range access.Nodes {
 		d.Nodes = append(d.Nodes, runtime.DeviceNode{Path: n.Path, Major: n.Major, Minor: n.Minor})
+	}
+	for _, m := range access.Mounts {
+		d.Mounts = append(d.Mounts, runtime.Mount{Source: m.Source, Target: m.Target, ReadOnly: true})
 	}
 	return d
 }

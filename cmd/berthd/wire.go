@@ -14,6 +14,7 @@ import (
 	"berth/cluster"
 	"berth/gpu"
 	"berth/metrics"
+	"berth/runtime"
 	"berth/scheduler"
 	"berth/state"
 	"berth/workspace"
@@ -25,6 +26,7 @@ type parts struct {
 	log     *slog.Logger
 	node    string
 	gpus    gpu.Reader
+	device  func(gpu.Info) runtime.Device // how containers get one of the GPUs
 	runtime *hostRuntime
 	cluster *cluster.Cluster
 	agent   *agent.Agent
@@ -48,7 +50,7 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.gpus, err = openGPUs(p.config, p.node); err != nil {
+	if p.gpus, p.device, err = openGPUs(p.config, p.node, component(p.log, "gpu")); err != nil {
 		return err
 	}
 	if p.runtime, err = openRuntime(ctx, p.config, component(p.log, "runtime")); err != nil {
@@ -57,6 +59,7 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if err := p.openCluster(); err != nil {
 		return err
 	}
+	p.simulateLoad()
 	if err := p.newAgent(facts); err != nil {
 		return err
 	}
@@ -84,7 +87,7 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 	}
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
-		Runtime: p.runtime, GPU: p.gpus, DeviceOf: deviceOf, Facts: facts, Boottime: boottime,
+		Runtime: p.runtime, GPU: p.gpus, DeviceOf: p.device, Facts: facts, Boottime: boottime,
 		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
 		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
 		KeepLogs: time.Duration(c.Logs.KeepDays) * 24 * time.Hour,

@@ -47,7 +47,7 @@ var importMap = map[string][]string{
 // wires, and test/) may import, so that everything else is tested without them.
 var adapters = map[string]string{ // import path prefix → package
 	"github.com/containerd/containerd":    "runtime/containerd",
-	"github.com/NVIDIA/go-nvml":           "gpu/nvml",
+	"github.com/NVIDIA/":                  "gpu/nvml",
 	"github.com/hashicorp/raft":           "cluster",
 	"github.com/prometheus/client_golang": "metrics",
 }
