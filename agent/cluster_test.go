@@ -58,6 +58,8 @@ type clusterRun struct {
 	modified uint64
 	held     map[string]bool
 	stuck    map[string]bool
+	stuckBy  string
+	fenced   bool // its devices came free without its node
 	end      workspace.RunReport
 	reason   string
 	message  string
@@ -122,6 +124,7 @@ func (c *cluster) lose(run string, released bool) {
 		r.Phase = workspace.PhaseLost
 		if released {
 			clear(r.held)
+			r.fenced = true
 		}
 	})
 }
@@ -255,6 +258,9 @@ func (c *cluster) apply(report workspace.RunReport) {
 
 func (c *cluster) release(release workspace.Release) {
 	r := c.runs[release.Run]
+	if r != nil && r.fenced {
+		return
+	}
 	if r == nil || release.Epoch != r.Epoch || !r.held[release.Device] {
 		c.broken = append(c.broken, fmt.Sprintf("a release of nothing: %+v", release))
 		return
@@ -262,6 +268,7 @@ func (c *cluster) release(release workspace.Release) {
 	r.modified = c.at.Index
 	r.stuck[release.Device] = release.Stuck
 	if release.Stuck {
+		r.stuckBy = release.Message
 		return
 	}
 	if c.container(release.Run) {

@@ -418,8 +418,9 @@ func TestGPUsThatCannotBeRead(t *testing.T) {
 		c.place("run-2", nil, uuid(1))
 		c.stop("run-1", "user_stop")
 		pass(time.Minute)
-		if r := c.now("run-1"); r.Phase != workspace.PhaseStopped || r.listed() {
-			t.Errorf("run-1 is %s", r.Phase)
+		// Nobody can say that its device is free: it stays held until the driver can.
+		if r := c.now("run-1"); r.Phase != workspace.PhaseStopped || !r.held[uuid(0)] || !r.stuck[uuid(0)] {
+			t.Errorf("run-1 is %s, held %v, stuck %v", r.Phase, r.held, r.stuck)
 		}
 		if r := c.now("run-2"); c.node().ready.Reason != "gpu_unavailable" || r.reason != "gpu_unavailable" {
 			t.Errorf("ready %+v; run-2 %s (%s)", c.node().ready, r.Phase, r.reason)
@@ -428,6 +429,9 @@ func TestGPUsThatCannotBeRead(t *testing.T) {
 		pass(time.Minute)
 		if r := c.now("run-2"); !c.node().ready.Ready || r.Phase != workspace.PhaseRunning {
 			t.Errorf("ready %+v; run-2 %s (%s)", c.node().ready, r.Phase, r.reason)
+		}
+		if r := c.now("run-1"); r.listed() {
+			t.Errorf("run-1 has %v", r.held)
 		}
 		d.stop(t)
 		c.check(t)

@@ -26,11 +26,17 @@ type hostPorts struct {
 // owner is whose the ports of a run are.
 func portsOwner(a *workspace.Assignment) string { return cmp.Or(a.Instance, a.Run) }
 
+// moving says that ports of a run can't be had: besides those it keeps, the run
+// gets others for the named.
+type moving struct {
+	had   map[string]int
+	names []string
+}
+
 // publish gives the host port of each of a run's ports, those it had where it
-// can be. A name in move gets another one. It writes the disk when one is new;
-// errNoPorts when there is none left, any other error is one of the disk. inUse
-// says whose ports must stay.
-func (l *ledger) publish(a *workspace.Assignment, at Publish, move []string, inUse func(owner string) bool) (map[string]int, error) {
+// can be. It writes the disk when one is new; errNoPorts when there is none left,
+// any other error is one of the disk. inUse says whose ports must stay.
+func (l *ledger) publish(a *workspace.Assignment, at Publish, move moving, inUse func(owner string) bool) (map[string]int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	owner := portsOwner(a)
@@ -38,12 +44,11 @@ func (l *ledger) publish(a *workspace.Assignment, at Publish, move []string, inU
 	next := l.kept
 	next.Ports = maps.Clone(l.kept.Ports)
 	next.Starts++
-	ports := maps.Clone(own.By)
-	if ports == nil {
-		ports = map[string]int{}
-	}
+	ports := map[string]int{}
+	maps.Copy(ports, own.By)
+	maps.Copy(ports, move.had)
 	for _, port := range a.Spec.Ports {
-		if ports[port.Name] >= at.First && ports[port.Name] <= at.Last && !slices.Contains(move, port.Name) {
+		if ports[port.Name] >= at.First && ports[port.Name] <= at.Last && !slices.Contains(move.names, port.Name) {
 			continue
 		}
 		next.Ports[owner] = hostPorts{Used: next.Starts, By: ports} // its own new ones are taken too

@@ -33,7 +33,7 @@ func (w *worker) prepare(ctx context.Context, in input) error {
 	a.mu.Lock()
 	w.waiting = false
 	a.mu.Unlock()
-	ports, err := w.hostPorts(assignment, nil)
+	ports, err := w.hostPorts(assignment, moving{})
 	if errors.Is(err, errNoPorts) {
 		w.fail(in, "prepare", &failure{reason: reasonNoPort, message: "node " + a.cfg.Facts.Name + " has no port left to publish the run's at", err: err})
 		return nil
@@ -127,7 +127,7 @@ func (w *worker) attachElsewhere(ctx context.Context, a *workspace.Assignment, h
 		tries = append(tries, all)
 	}
 	for _, names := range tries {
-		other, err := w.hostPorts(a, names)
+		other, err := w.hostPorts(a, moving{host, names})
 		if err != nil {
 			return runtime.Attachment{}, nil, err
 		}
@@ -148,9 +148,8 @@ func (w *worker) attachElsewhere(ctx context.Context, a *workspace.Assignment, h
 	return runtime.Attachment{}, nil, taken
 }
 
-// hostPorts are the ports of this host for those of the run. Those named in
-// move get others.
-func (w *worker) hostPorts(a *workspace.Assignment, move []string) (map[string]int, error) {
+// hostPorts are the ports of this host for those of the run.
+func (w *worker) hostPorts(a *workspace.Assignment, move moving) (map[string]int, error) {
 	if len(a.Spec.Ports) == 0 {
 		return nil, nil
 	}
