@@ -117,6 +117,15 @@ func TestRoom(t *testing.T) {
 			t.Errorf("with %d MiB free, %d bytes more: %v, want %v", step.free, step.take, err, step.want)
 		}
 	}
+	available, m.taken = 39, func() int64 { return 60 * mib }
+	if err := m.check(0); err != nil {
+		t.Errorf("others have used the disk: %v", err)
+	}
+	m.taken = func() int64 { return 60*mib + 1 }
+	if err := m.check(0); !errors.Is(err, runtime.ErrInvalid) {
+		t.Errorf("one byte more than may be: %v", err)
+	}
+	available = 9
 	ctx, stop := m.watch(t.Context())
 	defer stop()
 	<-ctx.Done() // 9 MiB are free

@@ -38,7 +38,7 @@ type Config struct {
 	CDIDir       string // private directory of CDI specs; empty: /run/berth/cdi
 	ExecDir      string // private directory of the pipes of Exec; empty: /run/berth/exec
 	CgroupParent string // of containers to come; empty: /berth
-	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB. Of a pull, its layers and they unpacked, each
+	MaxImport    int64  // bytes that one import may take, unpacked, and of a pull the layers and what they unpack to, each; 0: 64 GiB
 	Registries   []Registry
 	Allowed      []string // registries that images may come from, as in references; empty: all
 	Log          *slog.Logger

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -180,17 +182,18 @@ func (p *pull) layers(ctx context.Context, found *foundImage) error {
 // fetch brings a blob into containerd, which checks its digest.
 func (p *pull) fetch(ctx context.Context, d ocispec.Descriptor) error {
 	return p.remote.ask(ctx, func(e *endpoint) error {
-		resumed, err := p.fetchFrom(ctx, e, d)
-		if resumed && errors.Is(err, runtime.ErrInvalid) {
-			_, err = p.fetchFrom(ctx, e, d) // what was there before may have been the wrong part
+		again, err := p.fetchFrom(ctx, e, d)
+		if again {
+			_, err = p.fetchFrom(ctx, e, d)
 		}
 		return err
 	})
 }
 
 // fetchFrom fetches a blob, or the rest of it. What can't become that blob isn't
-// kept. An error of containerd is in one of the contract's classes.
-func (p *pull) fetchFrom(ctx context.Context, e *endpoint, d ocispec.Descriptor) (resumed bool, err error) {
+// kept; again says that it may go well from the first byte on: what was there
+// before may have been the wrong part, or the other side can't give just a rest.
+func (p *pull) fetchFrom(ctx context.Context, e *endpoint, d ocispec.Descriptor) (again bool, err error) {
 	store := p.client.ContentStore()
 	source := &countedFetcher{fetcher: e.fetcher, meter: p.meter, blob: d.Digest}
 	err = remotes.Fetch(ctx, store, source, d)
@@ -204,14 +207,22 @@ func (p *pull) fetchFrom(ctx context.Context, e *endpoint, d ocispec.Descriptor)
 	kind := native(err)
 	wrong := errdefs.IsFailedPrecondition(kind) || errdefs.IsInvalidArgument(kind) ||
 		source.err == nil && errors.Is(err, io.ErrUnexpectedEOF) // a whole answer, too short
+	if wrong || noRange(err) {
+		_ = store.Abort(ctx, remotes.MakeRefKey(ctx, d)) // there may be none
+		again = source.resumed || !source.asked
+	}
 	switch {
 	case wrong:
-		_ = store.Abort(ctx, remotes.MakeRefKey(ctx, d))
-		return source.resumed || !source.asked, fmt.Errorf("%w: %s serves something else as blob %s of %d bytes", runtime.ErrInvalid, e.name(), d.Digest, d.Size)
+		return again, fmt.Errorf("%w: %s serves something else as blob %s of %d bytes", runtime.ErrInvalid, e.name(), d.Digest, d.Size)
 	case source.err != nil:
-		return false, source.err
+		return again, source.err
 	}
 	return false, &storeError{p.failed(err, "store blob %s", d.Digest)}
+}
+
+func noRange(err error) bool {
+	var status remoteerrors.ErrUnexpectedStatus
+	return errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable
 }
 
 // countedFetcher tells the meter how far a blob is, and remembers the error of
@@ -286,11 +297,16 @@ func (p *pull) unpackBounded(ctx context.Context, image images.Image) (runtime.I
 	watched, stop := room.watch(ctx)
 	defer stop()
 	stored, err := p.unpacked(watched, image)
+	if err == nil {
+		err = room.check(0)
+	}
 	switch {
 	case err == nil:
 		return stored, nil
 	case watched.Err() != nil && ctx.Err() == nil:
 		return runtime.Image{}, context.Cause(watched)
+	case errors.Is(err, runtime.ErrNoSpace), errors.Is(err, runtime.ErrInvalid):
+		return runtime.Image{}, err
 	case ctx.Err() != nil, unreachable(native(err)), diskFull(err):
 		return runtime.Image{}, p.failed(err, "unpack image %s", image.Name)
 	}

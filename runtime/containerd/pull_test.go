@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -147,6 +149,20 @@ func TestPullBounds(t *testing.T) {
 		wantRefused(t, r, from(registry.host, "good:1"), runtime.ErrNoSpace, "remove images")
 		r.statfs = unix.Statfs
 	})
+	t.Run("disk that others fill", func(t *testing.T) {
+		registry.push(t, "good", "1", imageOf(t, "amd64", layer))
+		var calls atomic.Uint64 // after each, more is gone than one image may take
+		r.statfs = func(path string, stat *unix.Statfs_t) error {
+			err := unix.Statfs(path, stat)
+			stat.Bavail -= min(calls.Add(1), 20) * 100 * mib / uint64(stat.Bsize)
+			return err
+		}
+		defer func() { r.statfs = unix.Statfs }()
+		if _, err := r.Pull(t.Context(), from(registry.host, "good:1"), nil); err != nil {
+			t.Errorf("Pull: %v", err)
+		}
+		wantNothing(t, r)
+	})
 	t.Run("wrong digest of a manifest", func(t *testing.T) {
 		registry.push(t, "good", "1", imageOf(t, "amd64", layer))
 		other := imageOf(t, "amd64", layer, fileLayer(t, "another", 10))
@@ -241,15 +257,10 @@ func TestPullResumes(t *testing.T) {
 
 	served := atomic.Int64{}
 	registry.intercepting(func(w http.ResponseWriter, r *http.Request) bool {
-		offset, isRange := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
-		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, name) || !isRange {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, name) {
 			return false
 		}
-		begin, _ := strconv.Atoi(strings.TrimSuffix(offset, "-"))
-		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", begin, len(second.content)-1, len(second.content)))
-		w.WriteHeader(http.StatusPartialContent)
-		n, _ := w.Write(second.content[begin:])
-		served.Add(int64(n))
+		http.ServeContent(&counted{ResponseWriter: w, bytes: &served}, r, "", time.Time{}, bytes.NewReader(second.content))
 		return true
 	})
 	var last runtime.PullProgress
@@ -265,6 +276,18 @@ func TestPullResumes(t *testing.T) {
 	if last.DoneBytes != last.TotalBytes || last.LayersDone != 2 {
 		t.Errorf("progress is %+v at the end", last)
 	}
+}
+
+// counted counts what is served.
+type counted struct {
+	http.ResponseWriter
+	bytes *atomic.Int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.bytes.Add(int64(n))
+	return n, err
 }
 
 // TestPullTwoUsers: the first of two pulls of an image is cancelled; the second

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -18,8 +19,9 @@ import (
 	"berth/runtime"
 )
 
-// maxWords bounds what of a registry's own words gets into an error.
-const maxWords = 200
+// maxWords bounds an error's text, in characters: a registry's own words may be
+// in it.
+const maxWords = 500
 
 // explain says in the contract's classes why a registry or a mirror didn't give
 // something. The text is made anew: that of the libraries has whole URLs, which
@@ -28,52 +30,59 @@ func (e *endpoint) explain(err error) error {
 	if errors.Is(err, runtime.ErrInvalid) {
 		return err
 	}
-	class, text := classify(err)
+	text, class := classify(err)
 	if e.password != "" {
 		text = strings.ReplaceAll(text, e.password, "…")
 	}
-	return fmt.Errorf("%w: %s: %s", class, e.name(), text)
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	return fmt.Errorf("%w: %s: %.*s", class, e.name(), maxWords, text)
 }
 
 // classify gives an error's class and what is to be done.
-func classify(err error) (class error, text string) {
+func classify(err error) (text string, class error) {
 	var status remoteerrors.ErrUnexpectedStatus
 	switch {
 	case errors.Is(err, errLocal):
-		return runtime.ErrDenied, innermost(err).Error() +
-			"; if the registry really is there, name that host and port in a [[registry]] of the daemon's configuration"
+		return innermost(err).Error() +
+			"; if the registry really is there, name that host and port in a [[registry]] of the daemon's configuration", runtime.ErrDenied
 	case errors.Is(err, errPlain):
-		return runtime.ErrRegistry, "it wants " + innermost(err).Error() +
-			" to be asked; if that is right, set plain_http in a [[registry]] of that host in the daemon's configuration"
+		return "it leads to " + innermost(err).Error() +
+			"; if that is right, set plain_http in a [[registry]] of that host in the daemon's configuration", runtime.ErrRegistry
 	case errors.Is(err, errLong) || errdefs.IsFailedPrecondition(err):
-		return runtime.ErrInvalid, "it serves more bytes than it said, or than any image needs"
+		return "it serves more bytes than it said, or than any image needs", runtime.ErrInvalid
 	case errors.As(err, &status):
 		return unexpected(status, err)
 	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return runtime.ErrDenied, "it wants a login, or another one, for this image"
+		return "it wants a login, or another one, for this image", runtime.ErrDenied
 	case errdefs.IsNotFound(err):
-		return runtime.ErrNotFound, "it has no such image or tag"
+		return "it has no such image or tag", runtime.ErrNotFound
 	}
-	return runtime.ErrRegistry, unreached(err)
+	return unreached(err), runtime.ErrRegistry
 }
 
 // unexpected is about an answer that has an unexpected status.
-func unexpected(status remoteerrors.ErrUnexpectedStatus, err error) (class error, text string) {
-	text = fmt.Sprintf("it answers %.50q", status.Status)
+func unexpected(status remoteerrors.ErrUnexpectedStatus, err error) (text string, class error) {
 	var words docker.Errors
+	said := ""
 	if errors.As(err, &words) {
-		text += fmt.Sprintf(" (%.*q)", maxWords, words.Error())
+		said = "; its words: " + words.Error()
 	}
+	text = fmt.Sprintf("it answers %.50s", status.Status)
 	aboutContent := strings.Contains(status.RequestURL, "/manifests/") || strings.Contains(status.RequestURL, "/blobs/")
 	switch {
 	case status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden:
-		return runtime.ErrDenied, text + "; it wants a login, or another one, for this image"
+		return text + "; it wants a login, or another one, for this image" + said, runtime.ErrDenied
 	case status.StatusCode == http.StatusNotFound && aboutContent:
-		return runtime.ErrNotFound, text
+		return text + said, runtime.ErrNotFound
 	case status.StatusCode == http.StatusTooManyRequests:
-		return runtime.ErrRegistry, text + "; it limits how often it is asked: log in, use a mirror, or try later"
+		return text + "; it limits how often it is asked: log in, use a mirror, or try later" + said, runtime.ErrRegistry
 	}
-	return runtime.ErrRegistry, text
+	return text + said, runtime.ErrRegistry
 }
 
 // unreached is about a connection that failed.
@@ -104,7 +113,7 @@ func unreached(err error) string {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "it doesn't answer in time; check the network between, and whether this host needs a proxy"
 	}
-	return fmt.Sprintf("it can't be reached, or isn't a registry: %.*s", maxWords, innermost(err))
+	return fmt.Sprintf("it can't be reached, or isn't a registry: %v", innermost(err))
 }
 
 // innermost is what the HTTP client says without the URL.

@@ -3,9 +3,12 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"berth/runtime"
@@ -25,6 +28,10 @@ type room struct {
 	left   int64 // of it, for the archive itself
 	disks  []disk
 	statfs func(path string, stat *unix.Statfs_t) error
+	// taken counts what has been unpacked. That takes long, so it is asked only
+	// when a disk has so much less room that this may be the reason: containers
+	// and pulls use the same disks. Nil: nobody else does.
+	taken func() int64
 }
 
 type disk struct {
@@ -43,7 +50,10 @@ func (r *Runtime) room(ctx context.Context) (*room, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &room{max: r.cfg.MaxImport, left: r.cfg.MaxImport, statfs: r.statfs}
+	start := time.Now()
+	m := &room{max: r.cfg.MaxImport, left: r.cfg.MaxImport, statfs: r.statfs, taken: func() int64 {
+		return r.unpackedSince(ctx, snapshotter, start)
+	}}
 	for _, path := range roots {
 		var stat unix.Statfs_t
 		if err := m.statfs(path, &stat); err != nil {
@@ -54,6 +64,30 @@ func (r *Runtime) room(ctx context.Context) (*room, error) {
 		})
 	}
 	return m, m.check(0)
+}
+
+// unpackedSince is what the layers take that have been unpacked since, in bytes.
+// They are of one image, as one is unpacked at a time. What can't be known is
+// taken to be too much.
+func (r *Runtime) unpackedSince(ctx context.Context, snapshotter string, since time.Time) int64 {
+	service := r.client.SnapshotService(snapshotter)
+	var sum int64
+	err := service.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+		layer := info.Kind == snapshots.KindCommitted || strings.HasPrefix(info.Name, snapshots.UnpackKeyPrefix)
+		if !layer || info.Created.Before(since) {
+			return nil
+		}
+		usage, err := service.Usage(ctx, info.Name)
+		if errdefs.IsNotFound(native(err)) { // it was committed meanwhile
+			return nil
+		}
+		sum += usage.Size
+		return err
+	})
+	if err != nil {
+		return math.MaxInt64
+	}
+	return sum
 }
 
 // imageRoots are the directories of contents and of snapshots.
@@ -120,7 +154,7 @@ func (m *room) check(more int64) error {
 			return fmt.Errorf("%w: %s has %d MiB free, of which %d MiB are kept; remove images that aren't needed, or other files",
 				runtime.ErrNoSpace, disk.path, now/mib, disk.reserve/mib)
 		}
-		if disk.atStart-now > m.max {
+		if disk.atStart-now > m.max && (m.taken == nil || m.taken() > m.max) {
 			return m.tooMuch("unpacked, its layers take")
 		}
 	}
