@@ -54,13 +54,14 @@ const (
 // Agent drives the runs of one host. Run it once. Its methods are safe for
 // concurrent use.
 type Agent struct {
-	cfg     Config
-	ledger  *ledger
-	reports *reporter
-	uses    *uses
-	health  *health
-	stats   counters
-	group   *errgroup.Group // every goroutine of Run
+	cfg       Config
+	ledger    *ledger
+	reports   *reporter
+	uses      *uses
+	health    *health
+	collector imageCollector // keepHouse's own
+	stats     counters
+	group     *errgroup.Group // every goroutine of Run
 
 	lookNow  chan struct{} // wakes the survey
 	houseNow chan struct{} // wakes keepHouse
@@ -101,6 +102,7 @@ func New(cfg Config) (*Agent, error) {
 		ledger:      ledger,
 		uses:        newUses(),
 		health:      &health{ledger: ledger},
+		collector:   imageCollector{Store: cfg.Runtime, Keep: cfg.Images.Keep, High: cfg.Images.High, Low: cfg.Images.Low},
 		lookNow:     make(chan struct{}, 1),
 		houseNow:    make(chan struct{}, 1),
 		assignments: map[string]*workspace.Assignment{},

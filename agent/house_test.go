@@ -9,6 +9,7 @@ import (
 
 	"berth/gpu"
 	"berth/runtime"
+	"berth/runtime/runtimetest"
 	"berth/workspace"
 )
 
@@ -182,5 +183,39 @@ func TestOldLogsAreRemoved(t *testing.T) {
 		}
 		d.stop(t)
 		h.cluster.check(t)
+	})
+}
+
+// When the disk gets full, pulled images that no run needs go, and the cluster
+// hears of it; a run's image, though it has no container yet, stays.
+func TestUnusedImagesGoWhenTheDiskGetsFull(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		c := h.cluster
+		h.conf = func(conf *Config) { conf.Images = ImageGC{High: 80, Low: 70, Keep: []string{"registry.lab/kept:*"}} }
+		digests := map[string]string{}
+		for _, name := range []string{"unused", "needed", "kept"} {
+			reference := "registry.lab/" + name + ":1"
+			digests[name] = h.Offer(runtimetest.Remote{Reference: reference})
+			if _, err := h.Pull(t.Context(), runtime.ImageSource{Reference: reference}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		release := h.Block("Create")
+		d := h.start(t, func(a *workspace.Assignment) {
+			a.Spec.Image, a.Spec.ImageDigest = "registry.lab/needed:1", digests["needed"]
+		})
+		pass(time.Minute)
+		h.SetImageDisk(runtime.DiskUse{Used: 90, Total: 100})
+		pass(imagesEvery + houseEvery)
+		var names []string
+		for _, image := range c.node().images {
+			names = append(names, image.Reference)
+		}
+		if got := strings.Join(names, " "); got != "demo:latest registry.lab/kept:1 registry.lab/needed:1" {
+			t.Errorf("kept: %s", got)
+		}
+		release()
+		d.stop(t)
+		c.check(t)
 	})
 }
