@@ -79,11 +79,19 @@ func (p *parts) openCluster() (err error) {
 	return err
 }
 
-func (p *parts) newAgent(facts workspace.NodeFacts) (err error) {
+func (p *parts) newAgent(facts workspace.NodeFacts) error {
+	c := p.config
+	ports, err := c.Network.ports()
+	if err != nil {
+		return err
+	}
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
 		Runtime: p.runtime, GPU: p.gpus, DeviceOf: p.device, Facts: facts, Boottime: boottime,
-		Log: component(p.log, "agent"), Crash: crashPoint(),
+		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
+		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
+		KeepLogs: time.Duration(c.Logs.KeepDays) * 24 * time.Hour,
+		Log:      component(p.log, "agent"), Crash: crashPoint(),
 	})
 	if err == nil {
 		p.cluster.SetNodeService(p.node, p.agent)
