@@ -14,6 +14,8 @@ import (
 	"berth/gpu/nvml"
 	"berth/runtime"
 	"berth/runtime/containerd"
+	"berth/runtime/network"
+	"berth/runtime/volume"
 )
 
 // openGPUs chooses how GPUs are read, and how containers get one. Simulated ones
@@ -89,7 +91,9 @@ func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*hostRuntime,
 		return nil, err
 	}
 	r, err := containerd.New(ctx, containerd.Config{
-		Address: choice.Address, Helper: helper, CDIDir: c.Containerd.CDIDir, CgroupParent: choice.CgroupParent, Log: log,
+		Address: choice.Address, Helper: helper, CgroupParent: choice.CgroupParent, Log: log,
+		CDIDir: filepath.Join(c.RunDir, "cdi"), ExecDir: filepath.Join(c.RunDir, "exec"),
+		MaxImport: c.Images.MaxGiB << 30, Registries: c.registries(), Allowed: c.Images.AllowedRegistries,
 	})
 	if err != nil {
 		return nil, err
@@ -99,6 +103,31 @@ func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*hostRuntime,
 		host.ensure(ctx)
 	}
 	return host, nil
+}
+
+// openVolumes keeps the volumes of this data directory.
+func openVolumes(c Config, log *slog.Logger) (*volume.Volumes, error) {
+	return volume.New(volume.Config{Dir: filepath.Join(c.DataDir, "volumes"), Log: log})
+}
+
+// openNetworks prepares the networks of containers. That they can't work here is
+// no reason not to start: the log says why, and so does each run that needs one.
+func openNetworks(ctx context.Context, c Config, log *slog.Logger) (*network.Networks, error) {
+	n, err := network.New(network.Config{
+		Dir: filepath.Join(c.DataDir, "network"), RunDir: filepath.Join(c.RunDir, "net"),
+		Bridge: c.Network.Bridge, Subnet: c.Network.Subnet, DNS: c.Network.DNS, Deny: c.Network.Deny, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := n.Check(ctx)
+	if err != nil {
+		log.Warn("containers' networks don't work on this host", "err", err)
+	}
+	for _, w := range warnings {
+		log.Warn("containers' networks don't work as they should", "warning", w)
+	}
+	return n, nil
 }
 
 // hostRuntime is this host's runtime with the containerd behind it.

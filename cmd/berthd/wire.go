@@ -15,6 +15,8 @@ import (
 	"berth/gpu"
 	"berth/metrics"
 	"berth/runtime"
+	"berth/runtime/network"
+	"berth/runtime/volume"
 	"berth/scheduler"
 	"berth/state"
 	"berth/workspace"
@@ -28,6 +30,8 @@ type parts struct {
 	gpus    gpu.Reader
 	device  func(gpu.Info) runtime.Device // how containers get one of the GPUs
 	runtime *hostRuntime
+	volumes *volume.Volumes
+	network *network.Networks
 	cluster *cluster.Cluster
 	agent   *agent.Agent
 	api     *api.API
@@ -54,6 +58,12 @@ func (p *parts) open(ctx context.Context) (err error) {
 		return err
 	}
 	if p.runtime, err = openRuntime(ctx, p.config, component(p.log, "runtime")); err != nil {
+		return err
+	}
+	if p.volumes, err = openVolumes(p.config, component(p.log, "volumes")); err != nil {
+		return err
+	}
+	if p.network, err = openNetworks(ctx, p.config, component(p.log, "network")); err != nil {
 		return err
 	}
 	if err := p.openCluster(); err != nil {
@@ -87,7 +97,8 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 	}
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
-		Runtime: p.runtime, GPU: p.gpus, DeviceOf: p.device, Facts: facts, Boottime: boottime,
+		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network,
+		GPU: p.gpus, DeviceOf: p.device, Facts: facts, Boottime: boottime,
 		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
 		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
 		KeepLogs: time.Duration(c.Logs.KeepDays) * 24 * time.Hour,
@@ -128,6 +139,9 @@ func (p *parts) close() error {
 	var errs []error
 	if p.cluster != nil {
 		errs = append(errs, p.cluster.Close())
+	}
+	if p.volumes != nil {
+		errs = append(errs, p.volumes.Close())
 	}
 	if p.runtime != nil {
 		errs = append(errs, p.runtime.Close())

@@ -87,7 +87,7 @@ export BERTH_SOCKET=$dir/berth.sock
 
 launch_daemon() {
   "$BERTHD" run --config /dev/null --data-dir "$dir/data" --socket "$BERTH_SOCKET" --http-listen 127.0.0.1:0 \
-    --containerd-cdi-dir "$dir/cdi" --containerd-cgroup-parent "$CGROUPS" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
+    --run-dir "$dir/run" --containerd-cgroup-parent "$CGROUPS" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
   daemon=$!
 }
 # daemon_ready: wait until it takes work; false when it ended or took 15 s.
