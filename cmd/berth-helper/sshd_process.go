@@ -87,7 +87,7 @@ func (p *sessionProcess) startPiped() (err error) {
 // serve passes data both ways until the process has ended and its output is
 // written, tells how, and closes the channel.
 func (p *sessionProcess) serve(channel ssh.Channel) {
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	if p.master != nil {
 		p.serveTerminal(channel)
 	} else {
