@@ -7,7 +7,7 @@
 #
 #   prepare.sh build   Go
 #   prepare.sh run     + root, git, containerd, runc, a static busybox
-#   prepare.sh test    + a C compiler, for the race detector, and promtool
+#   prepare.sh test    + a C compiler, for the race detector, promtool, ssh, ip
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -49,6 +49,8 @@ missing_packages() {
 	[[ $1 == test ]] || return 0
 	command -v gcc >/dev/null || echo gcc
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+	command -v ssh >/dev/null || echo openssh-client
+	command -v ip >/dev/null || echo iproute2
 }
 
 # is_static: a busybox in an image has no C library beside it.

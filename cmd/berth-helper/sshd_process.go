@@ -143,9 +143,16 @@ func (p *sessionProcess) hangUp() {
 	select {
 	case <-p.ended:
 	default:
-		for _, pid := range sessionMembers(p.cmd.Process.Pid) {
-			_ = unix.Kill(pid, unix.SIGHUP)
-			_ = unix.Kill(pid, unix.SIGCONT) // a stopped one couldn't heed it
+		told := map[int]bool{}
+		for anew := true; anew; { // one may just have started another
+			anew = false
+			for _, pid := range sessionMembers(p.cmd.Process.Pid) {
+				if !told[pid] {
+					told[pid], anew = true, true
+					_ = unix.Kill(pid, unix.SIGHUP)
+					_ = unix.Kill(pid, unix.SIGCONT) // a stopped one couldn't heed it
+				}
+			}
 		}
 	}
 	if p.master != nil {

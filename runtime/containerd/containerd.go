@@ -4,6 +4,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,15 @@ type Config struct {
 	CgroupParent string // of containers to come; empty: /berth
 	MaxImport    int64  // bytes one import may take, unpacked; 0: 64 GiB
 	Log          *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.Namespace = cmp.Or(c.Namespace, "berth")
+	c.CDIDir = cmp.Or(c.CDIDir, "/run/berth/cdi")
+	c.ExecDir = cmp.Or(c.ExecDir, "/run/berth/exec")
+	c.CgroupParent = cmp.Or(c.CgroupParent, "/berth")
+	c.MaxImport = cmp.Or(c.MaxImport, defaultMaxImport)
+	return c
 }
 
 // Runtime implements runtime.Runtime. It keeps no state of containers of its
@@ -94,21 +104,7 @@ func connect(address string, options ...client.Opt) (*client.Client, error) {
 // runtime.ErrUnavailable until it is. What a killed process has left in ExecDir
 // is settled meanwhile.
 func New(ctx context.Context, cfg Config) (*Runtime, error) {
-	if cfg.Namespace == "" {
-		cfg.Namespace = "berth"
-	}
-	if cfg.CDIDir == "" {
-		cfg.CDIDir = "/run/berth/cdi"
-	}
-	if cfg.ExecDir == "" {
-		cfg.ExecDir = "/run/berth/exec"
-	}
-	if cfg.CgroupParent == "" {
-		cfg.CgroupParent = "/berth"
-	}
-	if cfg.MaxImport == 0 {
-		cfg.MaxImport = defaultMaxImport
-	}
+	cfg = cfg.withDefaults()
 	if !filepath.IsAbs(cfg.Helper) {
 		return nil, fmt.Errorf("the path of berth-helper must be absolute, it is %q", cfg.Helper)
 	}
