@@ -8,7 +8,7 @@
 #   prepare.sh build   Go
 #   prepare.sh run     + root, git, containerd, runc, iptables, nftables, e2fsprogs, a
 #                      static busybox
-#   prepare.sh test    + a C compiler, for the race detector, iproute2, promtool
+#   prepare.sh test    + a C compiler, for the race detector, iproute2, ssh, promtool
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -54,6 +54,7 @@ missing_packages() {
 	command -v gcc >/dev/null || echo gcc
 	command -v ip >/dev/null || echo iproute2
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+	command -v ssh >/dev/null || echo openssh-client
 }
 
 # is_static: a busybox in an image has no C library beside it.
