@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -123,4 +124,13 @@ func TestTheHealthOfDevices(t *testing.T) {
 		d.stop(t)
 		c.check(t)
 	})
+}
+
+func TestProcSaysWhatAProcessIs(t *testing.T) {
+	if p, ok := procProcess(os.Getpid()); !ok || p.Command == "" || p.Cgroup == "" {
+		t.Errorf("this process: %+v, %v", p, ok)
+	}
+	if p, ok := procProcess(1 << 30); ok {
+		t.Errorf("no process: %+v", p)
+	}
 }

@@ -219,3 +219,22 @@ func TestUnusedImagesGoWhenTheDiskGetsFull(t *testing.T) {
 		c.check(t)
 	})
 }
+
+// A container that was listed and not looked at yet keeps its network.
+func TestWhatWasListedIsNotSweptAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		d := h.startDaemon("")
+		d.stop(t)
+		for _, id := range []string{"listed", "assigned", "gone"} {
+			if _, err := h.networks.Attach(t.Context(), runtime.NetworkSpec{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.containers["listed"] = runtime.StateRunning
+		d.assignments["assigned"] = &workspace.Assignment{Run: "assigned"}
+		d.sweep(t.Context())
+		if got := strings.Join(h.left(), ", "); got != "network assigned, network listed" {
+			t.Errorf("left: %s", got)
+		}
+	})
+}

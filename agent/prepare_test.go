@@ -401,3 +401,43 @@ func TestARegistryThatIsAway(t *testing.T) {
 		})
 	}
 }
+
+// A run that is taken from this node while it is prepared leaves nothing.
+func TestARunThatGoesWhileItIsPrepared(t *testing.T) {
+	for name, block := range map[string]func(*host) func(){
+		"volume":  func(h *host) func() { return h.volumes.Block("Mount") },
+		"network": func(h *host) func() { return h.networks.Block("Attach") },
+		"image":   func(h *host) func() { return h.Block("Unpack") },
+	} {
+		inBubble(t, func(t *testing.T, h *host) {
+			digest := h.Offer(runtimetest.Remote{Reference: "registry.lab/train:1"})
+			release := block(h)
+			d := h.ready(t, func(a *workspace.Assignment) { a.Spec.Image, a.Spec.ImageDigest = "registry.lab/train:1", digest })
+			h.cluster.lose("run-1", true)
+			settle()
+			release()
+			pass(time.Second)
+			if left := h.left(); len(left) != 0 || d.Stats().Runs != 0 || len(h.created()) != 0 {
+				t.Errorf("%s: left %v, %d runs", name, left, d.Stats().Runs)
+			}
+			d.stop(t)
+			h.cluster.check(t)
+		})
+	}
+}
+
+// The image's user is the owner of what is made for it.
+func TestANewVolumeIsTheImagesUsers(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		d := h.ready(t, nil)
+		user, err := h.ImageUser(t.Context(), testImage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := h.volumes.Owner("volume-1"); owner != user {
+			t.Errorf("owner %v, the image's user is %v", owner, user)
+		}
+		d.stop(t)
+		h.cluster.check(t)
+	})
+}

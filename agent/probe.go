@@ -56,7 +56,7 @@ func (w *worker) probe(ctx context.Context, in input) {
 		return func(in input) {
 			w.probing = nil
 			switch {
-			case j.off || in.assignment == nil || in.unwanted():
+			case j.useless(&in):
 			case last == nil:
 				w.report(in, workspace.PhaseRunning, reasonRunning, "its container is ready")
 			default:

@@ -78,6 +78,34 @@ func TestARunThatIsNotReadyInTimeFails(t *testing.T) {
 	})
 }
 
+// A restart in its grace doesn't let it live.
+func TestAnUnreadyRunEndsOverARestart(t *testing.T) {
+	for _, point := range []string{"", crashAfterTerm, crashBeforeKill, crashBeforeDelete} {
+		inBubble(t, func(t *testing.T, h *host) {
+			c := h.cluster
+			d := h.startDaemon(point)
+			settle()
+			c.place("run-1", both(complete, command("ignore-term")), uuid(0))
+			pass(61 * time.Second)
+			if point == "" {
+				d.stop(t)
+			} else {
+				pass(time.Minute)
+				<-d.done
+			}
+			h.networks.Serve("run-1", 8888, answer(200)) // too late
+			d = h.startDaemon("")
+			pass(time.Minute)
+			r := c.now("run-1")
+			if r.Phase != workspace.PhaseFailed || r.reason != "not_ready" || r.listed() || len(h.containers())+len(h.left()) > 0 {
+				t.Errorf("%s: %s (%s: %s), containers %v", point, r.Phase, r.reason, r.message, h.containers())
+			}
+			d.stop(t)
+			c.check(t)
+		})
+	}
+}
+
 // The time to get ready goes on over a restart of the daemon.
 func TestAnAdoptedContainerIsProbedOn(t *testing.T) {
 	for _, ready := range []bool{true, false} {
