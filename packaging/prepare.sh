@@ -5,9 +5,9 @@
 # never removes a package. Of what it installs, only containerd has a service,
 # which systemd may start; berthd uses it then.
 #
-#   prepare.sh build   Go
+#   prepare.sh build   Go, and a C compiler: berthd calls the GPU driver's library
 #   prepare.sh run     + root, git, containerd, runc, a static busybox
-#   prepare.sh test    + a C compiler, for the race detector, and promtool
+#   prepare.sh test    + promtool
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -41,14 +41,29 @@ check_host() {
 	command -v git >/dev/null || fail "git isn't in PATH." "Type: apt-get install git"
 }
 
-# missing_packages prints the Debian package of each program that isn't here.
+# missing_compiler and missing_packages print the Debian package of each program
+# that isn't here.
+missing_compiler() {
+	command -v gcc >/dev/null || echo gcc
+	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+}
+
 missing_packages() {
+	missing_compiler
 	command -v containerd >/dev/null || echo containerd
 	command -v runc >/dev/null || echo runc
 	[[ -e /bin/busybox ]] || echo busybox-static
-	[[ $1 == test ]] || return 0
-	command -v gcc >/dev/null || echo gcc
-	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+}
+
+# check_compiler installs what berthd is compiled with, where that is allowed.
+check_compiler() {
+	local packages
+	mapfile -t packages < <(missing_compiler)
+	((${#packages[@]} == 0)) && return
+	[[ $(id -u) == 0 ]] ||
+		fail "no C compiler is here, and berthd needs one: it calls the GPU driver's library." \
+			"Type: sudo apt-get install ${packages[*]}"
+	install_packages "${packages[@]}"
 }
 
 # is_static: a busybox in an image has no C library beside it.
@@ -104,12 +119,15 @@ apt_install() {
 main() {
 	local purpose=${1:-}
 	case $purpose in
-	build) check_go ;;
+	build)
+		check_go
+		check_compiler
+		;;
 	run | test)
 		check_go
 		check_host "$([[ $purpose == run ]] && echo demo || echo test)"
 		local packages
-		mapfile -t packages < <(missing_packages "$purpose")
+		mapfile -t packages < <(missing_packages)
 		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
 		is_static /bin/busybox || is_static build/tools/busybox || unpack busybox-static /bin/busybox busybox
 		[[ $purpose == run ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
