@@ -8,6 +8,7 @@
 #   prepare.sh build   Go
 #   prepare.sh run     + root, git, containerd, runc, a static busybox
 #   prepare.sh test    + a C compiler, for the race detector, and promtool
+#   prepare.sh vm      what run has, mmdebstrap and qemu
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -46,6 +47,10 @@ missing_packages() {
 	command -v containerd >/dev/null || echo containerd
 	command -v runc >/dev/null || echo runc
 	[[ -e /bin/busybox ]] || echo busybox-static
+	if [[ $1 == vm ]]; then
+		command -v mmdebstrap >/dev/null || echo mmdebstrap
+		command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
+	fi
 	[[ $1 == test ]] || return 0
 	command -v gcc >/dev/null || echo gcc
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
@@ -105,17 +110,17 @@ main() {
 	local purpose=${1:-}
 	case $purpose in
 	build) check_go ;;
-	run | test)
+	run | test | vm)
 		check_go
-		check_host "$([[ $purpose == run ]] && echo demo || echo test)"
+		check_host "$([[ $purpose == run ]] && echo demo || echo "${purpose/vm/vm-test}")"
 		local packages
 		mapfile -t packages < <(missing_packages "$purpose")
 		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
 		is_static /bin/busybox || is_static build/tools/busybox || unpack busybox-static /bin/busybox busybox
-		[[ $purpose == run ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
+		[[ $purpose != test ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
 			unpack prometheus /usr/bin/promtool promtool
 		;;
-	*) fail "usage: prepare.sh build|run|test" ;;
+	*) fail "usage: prepare.sh build|run|test|vm" ;;
 	esac
 }
 
