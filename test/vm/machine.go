@@ -130,7 +130,7 @@ func (m *machine) shIn(ctx context.Context, input io.Reader, script string, args
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = session.Close() })()
 	session.Stdin = input
-	out, err := session.CombinedOutput("exec bash -euo pipefail -c " + quote(script))
+	out, err := session.CombinedOutput("exec bash --norc -euo pipefail -c " + quote(script))
 	text := strings.TrimSpace(string(out))
 	if err != nil {
 		return text, fmt.Errorf("%s: %w\n%s", script, errors.Join(err, ctx.Err()), text)

@@ -42,7 +42,7 @@ func install(p *proof, ctx context.Context) error {
 	if err := p.put(ctx, p.deb, "/root/berth.deb"); err != nil {
 		return err
 	}
-	if _, err := p.sh(ctx, "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download /root/berth.deb"); err != nil {
+	if _, err := p.sh(ctx, "DEBIAN_FRONTEND=noninteractive apt-get install -y /root/berth.deb"); err != nil {
 		return err
 	}
 	if err := p.expect(ctx, "ActiveState=active", "systemctl show -p ActiveState berthd"); err != nil {
@@ -55,7 +55,7 @@ func install(p *proof, ctx context.Context) error {
 }
 
 func verifyUnits(p *proof, ctx context.Context) error {
-	out, err := p.sh(ctx, "systemd-analyze verify berthd.service berthd.socket berth-containerd.service 2>&1 | grep -i berth || true")
+	out, err := p.sh(ctx, "systemd-analyze verify --man=no berthd.service berthd.socket berth-containerd.service 2>&1 | grep -i berth || true")
 	if err == nil && out != "" {
 		err = errors.New(out)
 	}
@@ -186,7 +186,7 @@ func upgrade(p *proof, ctx context.Context) error {
 sed -i 's/^Version: .*/Version: 9999.0/' next/DEBIAN/control
 dpkg-deb -Zgzip -z1 --build next next.deb >/dev/null
 old=$(systemctl show -p MainPID --value berthd)
-DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download /root/next.deb
+DEBIAN_FRONTEND=noninteractive apt-get install -y /root/next.deb
 new=$(systemctl show -p MainPID --value berthd)
 [ $old != $new ] && dpkg-query -W -f '${Version}' berth`
 	if err := p.expect(ctx, "9999.0", "%s", next); err != nil {
@@ -295,7 +295,7 @@ ip -o link show type bridge | grep berth || true`
 // ownContainerd installs once more, on a host whose containerd is switched off.
 func ownContainerd(p *proof, ctx context.Context) error {
 	const again = `systemctl disable --now containerd; rm -f /run/containerd/containerd.sock; rm -f /etc/systemd/system/berthd.service.d/*.conf
-DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download /root/berth.deb`
+DEBIAN_FRONTEND=noninteractive apt-get install -y /root/berth.deb`
 	if _, err := p.sh(ctx, "%s", again); err != nil {
 		return err
 	}
