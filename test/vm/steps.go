@@ -67,7 +67,8 @@ const simulate = `
 mkdir -p /etc/systemd/system/berthd.service.d
 printf '[Service]\nEnvironment=BERTH_SIMULATE_GPUS=A100-SXM4-80GB:8 BERTH_RESERVE_STORAGE_MIB=512 BERTH_RESERVE_MEMORY_MIB=256\n' > /etc/systemd/system/berthd.service.d/gpus.conf
 systemctl daemon-reload
-systemctl restart berthd`
+systemctl restart berthd
+sync`
 
 func runBox(p *proof, ctx context.Context) error {
 	archive, err := demoImage(ctx, p.dir)
@@ -159,7 +160,8 @@ kill -STOP $(systemctl show -p MainPID --value berthd)
 timeout 60 bash -c "until [ \$(systemctl show -p NRestarts --value berthd) -gt $before ] && systemctl is-active --quiet berthd; do sleep 0.3; done"
 rm /etc/systemd/system/berthd.service.d/watchdog.conf
 systemctl daemon-reload
-systemctl restart berthd`
+systemctl restart berthd
+sync`
 	if _, err := p.sh(ctx, hang); err != nil {
 		return err
 	}
