@@ -135,17 +135,17 @@ main() {
 		check_go
 		check_compiler
 		;;
-	run | test)
+	run | test | vm)
 		check_go
-		check_host "$([[ $purpose == run ]] && echo demo || echo test)"
+		check_host "$([[ $purpose == run ]] && echo demo || echo "${purpose/vm/vm-test}")"
 		local packages
-		mapfile -t packages < <(missing_packages)
+		mapfile -t packages < <(missing_packages "$purpose")
 		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
 		is_static /bin/busybox || is_static build/tools/busybox || unpack busybox-static /bin/busybox busybox
-		[[ $purpose == run ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
+		[[ $purpose != test ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
 			unpack prometheus /usr/bin/promtool promtool
 		;;
-	*) fail "usage: prepare.sh build|run|test" ;;
+	*) fail "usage: prepare.sh build|run|test|vm" ;;
 	esac
 }
 

@@ -66,7 +66,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 	root.SetHelpCommandGroupID(groupOther)
 	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.workspaceCommand())
 	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.eventsCommand())
-	grouped(root, groupOther, a.versionCommand(), completionCommand())
+	grouped(root, groupOther, a.versionCommand(), completionCommand(), manCommand())
 	return root
 }
 
