@@ -21,7 +21,7 @@ func say(format string, args ...any) { fmt.Printf("vm: "+format+"\n", args...) }
 // step is one thing that is seen to hold; the host stays as it leaves it.
 type step struct {
 	what string
-	do   func(*proof, context.Context) error
+	do   func(context.Context, *proof) error
 }
 
 func main() {
@@ -68,7 +68,7 @@ func run(ctx context.Context, keep bool) (err error) {
 func prove(ctx context.Context, p *proof, began time.Time) error {
 	for _, s := range steps {
 		at := time.Now()
-		if err := s.do(p, ctx); err != nil {
+		if err := s.do(ctx, p); err != nil {
 			p.explain(context.WithoutCancel(ctx))
 			return fmt.Errorf("%s: %w", s.what, err)
 		}

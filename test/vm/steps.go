@@ -30,7 +30,7 @@ var steps = []step{
 	{"without a containerd on the host, berth runs its own unit", ownContainerd},
 }
 
-func bootBare(p *proof, ctx context.Context) error {
+func bootBare(ctx context.Context, p *proof) error {
 	if err := p.boot(ctx); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func bootBare(p *proof, ctx context.Context) error {
 		`echo $(cat /proc/1/comm) $(stat -f -c %%T /sys/fs/cgroup) $(cat /sys/module/apparmor/parameters/enabled)`)
 }
 
-func install(p *proof, ctx context.Context) error {
+func install(ctx context.Context, p *proof) error {
 	if err := p.put(ctx, p.deb, "/root/berth.deb"); err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func install(p *proof, ctx context.Context) error {
 	return p.eventually(ctx, minute, "ok", "curl -fsS 127.0.0.1:7180/readyz && echo ok")
 }
 
-func verifyUnits(p *proof, ctx context.Context) error {
+func verifyUnits(ctx context.Context, p *proof) error {
 	out, err := p.sh(ctx, "systemd-analyze verify --man=no berthd.service berthd.socket berth-containerd.service 2>&1 | grep -i berth || true")
 	if err == nil && out != "" {
 		err = errors.New(out)
@@ -70,7 +70,7 @@ systemctl daemon-reload
 systemctl restart berthd
 sync`
 
-func runBox(p *proof, ctx context.Context) error {
+func runBox(ctx context.Context, p *proof) error {
 	archive, err := demoImage(ctx, p.dir)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ berth template create -f /root/hog.json`,
 // cgroupOf prints files of a container's cgroup.
 const cgroupOf = `cd /sys/fs/cgroup$(sed 's/^0:://' /proc/%s/cgroup); for f in cpu.max memory.max memory.swap.max pids.max; do echo "$f $(cat $f 2>/dev/null)"; done`
 
-func limits(p *proof, ctx context.Context) error {
+func limits(ctx context.Context, p *proof) error {
 	out, err := p.sh(ctx, cgroupOf, p.pid)
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func limits(p *proof, ctx context.Context) error {
 
 // devices looks from inside: the assigned GPU has no driver behind it (ENXIO), any
 // other is refused by the cgroup (EPERM).
-func devices(p *proof, ctx context.Context) error {
+func devices(ctx context.Context, p *proof) error {
 	const look = `own=$(nsenter -t %[1]s -m -- sh -c 'echo /dev/nvidia[0-9]*'); minor=${own#/dev/nvidia}; other=$(( (minor + 1) %% 8 ))
 nsenter -t %[1]s -m -- mknod -m 666 /tmp/other c 195 $other 2>/dev/null || true
 cg=/sys/fs/cgroup$(sed 's/^0:://' /proc/%[1]s/cgroup)
@@ -133,14 +133,14 @@ sh -c 'echo $$ > '$cg'/cgroup.procs; exec nsenter -t %[1]s -m -- sh -c "cat '$ow
 	return nil
 }
 
-func daemonReload(p *proof, ctx context.Context) error {
+func daemonReload(ctx context.Context, p *proof) error {
 	if _, err := p.sh(ctx, "systemctl daemon-reload; systemctl daemon-reexec; systemctl daemon-reload"); err != nil {
 		return err
 	}
-	return errors.Join(limits(p, ctx), devices(p, ctx), p.sameContainer(ctx))
+	return errors.Join(limits(ctx, p), devices(ctx, p), p.sameContainer(ctx))
 }
 
-func outOfMemory(p *proof, ctx context.Context) error {
+func outOfMemory(ctx context.Context, p *proof) error {
 	if _, err := p.sh(ctx, "berth instance create hog --template hog --memory 64MiB --storage 64MiB"); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func outOfMemory(p *proof, ctx context.Context) error {
 	return err
 }
 
-func watchdog(p *proof, ctx context.Context) error {
+func watchdog(ctx context.Context, p *proof) error {
 	const hang = `printf '[Service]\nWatchdogSec=6s\n' > /etc/systemd/system/berthd.service.d/watchdog.conf
 systemctl daemon-reload
 systemctl restart berthd
@@ -168,7 +168,7 @@ sync`
 	return p.sameContainer(ctx)
 }
 
-func activation(p *proof, ctx context.Context) error {
+func activation(ctx context.Context, p *proof) error {
 	const stopped = `systemctl stop berthd.service; systemctl is-active berthd.service || true; kill -0 %s && echo alive`
 	if err := p.expect(ctx, "inactive\nalive", stopped, p.pid); err != nil {
 		return err
@@ -183,7 +183,7 @@ func activation(p *proof, ctx context.Context) error {
 }
 
 // upgrade installs the same files under a higher version.
-func upgrade(p *proof, ctx context.Context) error {
+func upgrade(ctx context.Context, p *proof) error {
 	const next = `cd /root; rm -rf next; dpkg-deb -R berth.deb next
 sed -i 's/^Version: .*/Version: 9999.0/' next/DEBIAN/control
 dpkg-deb -Zgzip -z1 --build next next.deb >/dev/null
@@ -197,7 +197,7 @@ new=$(systemctl show -p MainPID --value berthd)
 	return p.sameContainer(ctx)
 }
 
-func reboot(p *proof, ctx context.Context) error {
+func reboot(ctx context.Context, p *proof) error {
 	before, err := p.instance(ctx, "box", "run")
 	if err != nil {
 		return err
@@ -226,7 +226,7 @@ func reboot(p *proof, ctx context.Context) error {
 
 // powerCut kills the machine in the middle of writes; what was acknowledged until
 // then has to be there.
-func powerCut(p *proof, ctx context.Context) error {
+func powerCut(ctx context.Context, p *proof) error {
 	writing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -267,7 +267,7 @@ func powerCut(p *proof, ctx context.Context) error {
 	return p.eventually(ctx, 2*minute, `"status": "RUNNING"`, "berth instance get box -o json")
 }
 
-func remove(p *proof, ctx context.Context) error {
+func remove(ctx context.Context, p *proof) error {
 	pid, err := p.containerPID(ctx, "box")
 	if err != nil {
 		return err
@@ -279,7 +279,7 @@ func remove(p *proof, ctx context.Context) error {
 	return p.expect(ctx, "there", "test -s /var/lib/berth/raft/raft.db && test -e /etc/berth/berthd.toml && kill -0 %s && ! command -v berthd && echo there", p.pid)
 }
 
-func purge(p *proof, ctx context.Context) error {
+func purge(ctx context.Context, p *proof) error {
 	if _, err := p.sh(ctx, "DEBIAN_FRONTEND=noninteractive apt-get purge -y berth"); err != nil {
 		return err
 	}
@@ -295,7 +295,7 @@ ip -o link show type bridge | grep berth || true`
 }
 
 // ownContainerd installs once more, on a host whose containerd is switched off.
-func ownContainerd(p *proof, ctx context.Context) error {
+func ownContainerd(ctx context.Context, p *proof) error {
 	const again = `systemctl disable --now containerd; rm -f /run/containerd/containerd.sock; rm -f /etc/systemd/system/berthd.service.d/*.conf
 DEBIAN_FRONTEND=noninteractive apt-get install -y /root/berth.deb`
 	if _, err := p.sh(ctx, "%s", again); err != nil {
