@@ -274,6 +274,9 @@ func (c *cluster) release(release workspace.Release) {
 	if c.container(release.Run) {
 		c.broken = append(c.broken, release.Run+": released while it has a container")
 	}
+	if _, attached := c.host.networks.Attached(release.Run); attached {
+		c.broken = append(c.broken, release.Run+": released while it has a network")
+	}
 	if !r.Phase.Terminal() {
 		c.broken = append(c.broken, release.Run+": released before its end")
 	}

@@ -42,6 +42,23 @@ func TestLeftoversAreTakenAway(t *testing.T) {
 		if list, _ := h.volumes.List(t.Context()); len(list) != 2 {
 			t.Errorf("volumes: %v", list)
 		}
+		// So does what comes later.
+		late := *a
+		late.Run, late.Volume = "late", &workspace.VolumeClaim{ID: "volume-of-gone"}
+		if _, err := h.Create(t.Context(), specOf("cluster-2", testImage, "", &late, &prepared{})); err != nil {
+			t.Fatal(err)
+		}
+		pass(defaultReconcile)
+		if _, err := h.volumes.Mount(t.Context(), runtime.VolumeSpec{ID: "volume-of-gone", SizeMiB: 8}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if got := strings.Join(h.left(), ", "); got != "network unknown, volume volume-of-gone, volume volume-of-unknown" {
+			t.Errorf("left: %s", got)
+		}
+		if err := h.Delete(t.Context(), "late"); err != nil {
+			t.Fatal(err)
+		}
 		// An operator ends it: then it is a leftover too.
 		h.Exit("unknown", 0)
 		if err := h.Delete(t.Context(), "unknown"); err != nil {

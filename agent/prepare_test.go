@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"berth/runtime"
 	"berth/runtime/runtimetest"
@@ -118,6 +120,17 @@ func TestResultsStayOnTheVolume(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
 		t.Errorf("made outside: %v", entries)
+	}
+
+	volume := t.TempDir()
+	if _, err := makeResults(volume, "run-1", user); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]runtime.User{"": {}, "runs": user, "runs/run-1": user} {
+		var stat unix.Stat_t
+		if err := unix.Stat(filepath.Join(volume, name), &stat); err != nil || stat.Uid != want.UID || stat.Gid != want.GID {
+			t.Errorf("%q is of %d:%d, %v", name, stat.Uid, stat.Gid, err)
+		}
 	}
 }
 
@@ -349,6 +362,7 @@ func TestPullsThatFail(t *testing.T) {
 		reason string
 	}{
 		{"password", runtimetest.Remote{Reference: reference, Username: "bob", Password: "other"}, nil, "registry_denied"},
+		{"password told", runtimetest.Remote{Reference: reference}, fmt.Errorf("GET https://ann:pa55-w0rd@registry.lab: %w", runtime.ErrDenied), "registry_denied"},
 		{"absent", runtimetest.Remote{Reference: "registry.lab/other:1"}, nil, "image_missing"},
 		{"platform", runtimetest.Remote{Reference: reference, Architecture: "s390x"}, nil, "wrong_platform"},
 		{"damaged", runtimetest.Remote{Reference: reference, Damaged: true}, nil, "image_invalid"},
@@ -360,7 +374,7 @@ func TestPullsThatFail(t *testing.T) {
 				digest = "sha256:00"
 			}
 			if test.fail != nil {
-				h.FailNext("Unpack", test.fail)
+				h.FailNext("Pull", test.fail)
 			}
 			d := h.start(t, func(a *workspace.Assignment) {
 				a.Spec.Image, a.Spec.ImageDigest = reference, digest
@@ -419,6 +433,25 @@ func TestARunThatGoesWhileItIsPrepared(t *testing.T) {
 			pass(time.Second)
 			if left := h.left(); len(left) != 0 || d.Stats().Runs != 0 || len(h.created()) != 0 {
 				t.Errorf("%s: left %v, %d runs", name, left, d.Stats().Runs)
+			}
+			d.stop(t)
+			h.cluster.check(t)
+		})
+	}
+}
+
+// The same while what was prepared comes in at that very moment.
+func TestARunThatGoesAsItsVolumeFails(t *testing.T) {
+	for range 20 { // which is seen first is chance
+		inBubble(t, func(t *testing.T, h *host) {
+			release := h.volumes.Block("Mount")
+			h.volumes.FailNext("Mount", runtime.ErrCorrupt)
+			d := h.ready(t, nil)
+			h.cluster.lose("run-1", true)
+			release()
+			pass(time.Second)
+			if left := h.left(); len(left) != 0 || d.Stats().Runs != 0 {
+				t.Errorf("left %v, %d runs", left, d.Stats().Runs)
 			}
 			d.stop(t)
 			h.cluster.check(t)

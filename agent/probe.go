@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"berth/workspace"
@@ -142,5 +143,10 @@ func probeURL(a *workspace.Assignment, secrets map[string]workspace.Secret) stri
 			scheme = "https"
 		}
 	}
-	return scheme + "://127.0.0.1:" + p.Port + fillSecrets(p.HTTPPath, secrets)
+	escaped := map[string]workspace.Secret{}
+	for name, secret := range secrets {
+		// A form that is right in a path and in a query.
+		escaped[name] = workspace.NewSecret(strings.ReplaceAll(url.QueryEscape(secret.Reveal()), "+", "%20"))
+	}
+	return scheme + "://127.0.0.1:" + p.Port + fillSecrets(p.HTTPPath, escaped)
 }

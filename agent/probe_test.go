@@ -168,13 +168,13 @@ func TestAProbesSecretIsNotTold(t *testing.T) {
 		})
 		d := h.start(t, both(complete, func(a *workspace.Assignment) {
 			a.Spec.Probe.HTTPPath, a.Spec.Probe.Timeout = "/api?token=${token}", 1
-			a.Secrets = map[string]workspace.Secret{"token": workspace.NewSecret("s3cret")}
+			a.Secrets = map[string]workspace.Secret{"token": workspace.NewSecret("s3cret &x")}
 		}))
 		if message := c.now("run-1").message; strings.Contains(message, "s3cret") {
 			t.Errorf("while it waits: %s", message)
 		}
 		pass(time.Minute)
-		if r := c.now("run-1"); r.reason != "not_ready" || strings.Contains(r.message, "s3cret") || path.Load() != "/api?token=s3cret" {
+		if r := c.now("run-1"); r.reason != "not_ready" || strings.Contains(r.message, "s3cret") || path.Load() != "/api?token=s3cret%20%26x" {
 			t.Errorf("asked %v; %s (%s: %s)", path.Load(), r.Phase, r.reason, r.message)
 		}
 		d.stop(t)
