@@ -59,8 +59,6 @@ func (r *rig) withAgent() *testAgent {
 	return agent
 }
 
-const tarType = "application/x-tar"
-
 // The archive is handed on as it comes: what has been sent is with the node
 // before the rest exists.
 func TestImportStreams(t *testing.T) {
