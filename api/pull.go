@@ -144,12 +144,9 @@ func (a *API) withProgress(r *reader, inst *workspace.Instance) *workspace.Insta
 		return inst
 	}
 	shown := *inst
-	shown.Reason, shown.Message = reasonPulling, progressText(p)
+	shown.Reason, shown.Message = workspace.ReasonPulling, progressText(p)
 	return &shown
 }
-
-// reasonPulling is why a run whose image is being fetched doesn't start yet.
-const reasonPulling = "pulling_image"
 
 func progressText(p workspace.PullProgress) string {
 	const mib = 1 << 20
