@@ -10,9 +10,9 @@ import (
 	"berth/workspace"
 )
 
-// containerInput names an instance whose container a request is about. It has
+// Inside names an instance whose container a request is about. It has
 // the connection too: huma would keep whole bodies in memory.
-type containerInput struct {
+type Inside struct {
 	Target
 	Scope
 	Raw
@@ -37,7 +37,7 @@ func answered() *huma.StreamResponse {
 
 // container finds the run of an instance that has a container now, and the
 // agent of its node.
-func (a *API) container(ctx context.Context, in *containerInput) (*workspace.Run, workspace.NodeService, error) {
+func (a *API) container(ctx context.Context, in *Inside) (*workspace.Run, workspace.NodeService, error) {
 	r, err := a.reader(ctx, Reading{})
 	if err != nil {
 		return nil, nil, err

@@ -12,14 +12,14 @@ import (
 )
 
 type logsInput struct {
-	containerInput
+	Inside
 	Run    string `query:"run" doc:"id of one of its runs; absent: the latest"`
 	Follow bool   `query:"follow" doc:"go on until the run has ended"`
 	Tail   int    `query:"tail" default:"-1" minimum:"-1" doc:"lines from the end; -1: all that is kept"`
 }
 
 type filesInput struct {
-	containerInput
+	Inside
 	Path string `query:"path" required:"true" doc:"absolute, in the container"`
 }
 
@@ -116,5 +116,5 @@ func (a *API) filesAt(ctx context.Context, in *filesInput) (*workspace.Run, work
 	if !path.IsAbs(in.Path) || strings.ContainsRune(in.Path, 0) {
 		return nil, nil, workspace.InvalidField("path", "%q must be an absolute path", in.Path)
 	}
-	return a.container(ctx, &in.containerInput)
+	return a.container(ctx, &in.Inside)
 }

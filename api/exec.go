@@ -22,7 +22,7 @@ import (
 )
 
 type forwardInput struct {
-	containerInput
+	Inside
 	Port int `query:"port" required:"true" minimum:"1" maximum:"65535" doc:"inside the container, on its loopback"`
 }
 
@@ -61,7 +61,7 @@ func needUpgrade(r *http.Request) error {
 }
 
 // exec serves one process. Its end, or why it never began, is the last frame.
-func (a *API) exec(ctx context.Context, in *containerInput) (*huma.StreamResponse, error) {
+func (a *API) exec(ctx context.Context, in *Inside) (*huma.StreamResponse, error) {
 	if err := needUpgrade(in.r); err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func (a *API) forward(ctx context.Context, in *forwardInput) (*huma.StreamRespon
 	if err := needUpgrade(in.r); err != nil {
 		return nil, err
 	}
-	run, agent, err := a.container(ctx, &in.containerInput)
+	run, agent, err := a.container(ctx, &in.Inside)
 	if err != nil {
 		return nil, err
 	}

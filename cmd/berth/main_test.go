@@ -41,6 +41,13 @@ func (l leakless) Run() int {
 //	waited NAME                          until somebody waits for NAME to change
 //	followed N [listed]                  until N follow the events (and one has listed since)
 //	exits CODE ARGUMENT...               berth with these arguments ends with this exit code
+//	writes NAME TEXT                     NAME's container writes a line
+//	pulls NAME PERCENT                   so much of NAME's image has been pulled
+//	freeport VARIABLE                    a port of this host that nobody has
+//	serves VARIABLE                      a page on a port of the containers' loopback
+//	fetches URL TEXT                     what a page says, once it can be fetched
+//
+// Every container has the directory inside as its root.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -51,6 +58,11 @@ func TestScripts(t *testing.T) {
 			"waited":   waitedCommand,
 			"followed": followedCommand,
 			"exits":    exitsCommand,
+			"writes":   writesCommand,
+			"pulls":    pullsCommand,
+			"freeport": freePortCommand,
+			"serves":   servesCommand,
+			"fetches":  fetchesCommand,
 		},
 	})
 }
@@ -71,6 +83,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Defer(server.Close)
 	env.Values[serverKey{}] = server
+	server.Inside(filepath.Join(env.WorkDir, "inside"))
 	env.Setenv("BERTH_SOCKET", socket)
 	env.Setenv("REFUSED", refused)
 	env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command takes a second to end
@@ -88,6 +101,11 @@ func templates() []workspace.Template {
 			Name: "secretive", Image: "demo", Kind: workspace.KindInteractive, StopGrace: 30,
 			Env:       []workspace.EnvVar{{Name: "PASSWORD", Value: "${password}"}},
 			Variables: []workspace.Variable{{Name: "password", Type: workspace.VarSecret, Required: true}},
+		},
+		{
+			Name: "notebook", Image: "demo", Kind: workspace.KindInteractive, StopGrace: 30,
+			Ports:     []workspace.Port{{Name: "web", Number: "8888", Protocol: "HTTP", Path: "/lab?token=${token}"}},
+			Variables: []workspace.Variable{{Name: "token", Type: workspace.VarSecret, Generate: true}},
 		},
 	}
 }
