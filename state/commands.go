@@ -10,11 +10,13 @@ type Type uint16
 const (
 	TypeInitCluster      Type = 1
 	TypeRaiseVersion     Type = 2
+	TypeSweep            Type = 3
 	TypeCreateWorkspace  Type = 10
 	TypeUpdateWorkspace  Type = 11
 	TypeArchiveWorkspace Type = 12
 	TypePutTemplate      Type = 20
 	TypeDeleteTemplate   Type = 21
+	TypeInstallTemplates Type = 22
 	TypeCreateInstance   Type = 30
 	TypeStartInstance    Type = 31
 	TypeStopInstance     Type = 32
@@ -22,6 +24,10 @@ const (
 	TypeDeleteInstance   Type = 34
 	TypePlaceRuns        Type = 40
 	TypeReport           Type = 50
+	TypeRemoveVolume     Type = 60
+	TypeKeepVolume       Type = 61
+	TypeSetRegistry      Type = 70
+	TypeRemoveRegistry   Type = 71
 )
 
 // Version is the cluster_version whose behaviour this binary supports.
@@ -51,6 +57,8 @@ func newCommand(t Type) Command {
 		return new(InitCluster)
 	case TypeRaiseVersion:
 		return new(RaiseVersion)
+	case TypeSweep:
+		return new(Sweep)
 	case TypeCreateWorkspace:
 		return new(CreateWorkspace)
 	case TypeUpdateWorkspace:
@@ -61,6 +69,8 @@ func newCommand(t Type) Command {
 		return new(PutTemplate)
 	case TypeDeleteTemplate:
 		return new(DeleteTemplate)
+	case TypeInstallTemplates:
+		return new(InstallTemplates)
 	case TypeCreateInstance:
 		return new(CreateInstance)
 	case TypeStartInstance:
@@ -75,6 +85,14 @@ func newCommand(t Type) Command {
 		return new(PlaceRuns)
 	case TypeReport:
 		return new(Report)
+	case TypeRemoveVolume:
+		return new(RemoveVolume)
+	case TypeKeepVolume:
+		return new(KeepVolume)
+	case TypeSetRegistry:
+		return new(SetRegistry)
+	case TypeRemoveRegistry:
+		return new(RemoveRegistry)
 	}
 	return nil
 }

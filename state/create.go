@@ -25,6 +25,9 @@ type CreateInstance struct {
 	Start         bool                        `cbor:"14,keyasint,omitempty"`
 	Run           string                      `cbor:"15,keyasint,omitempty"` // id for the run
 	Suggestion    *Suggestion                 `cbor:"16,keyasint,omitempty"`
+	// RestartPolicy: what it leaves open is the template's, then the kind's.
+	RestartPolicy workspace.RestartPolicy `cbor:"17,keyasint,omitzero"`
+	Volume        string                  `cbor:"18,keyasint,omitempty"` // id of a detached volume to go on with
 }
 
 // Type is TypeCreateInstance.

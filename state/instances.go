@@ -28,6 +28,7 @@ type StartInstance struct {
 	Run         string      `cbor:"2,keyasint"`
 	ImageDigest string      `cbor:"3,keyasint,omitempty"` // what the image's name means now
 	Suggestion  *Suggestion `cbor:"4,keyasint,omitempty"`
+	FreshVolume bool        `cbor:"5,keyasint,omitempty"` // detach the volume it has and begin with an empty one
 }
 
 // Type is TypeStartInstance.

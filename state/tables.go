@@ -20,6 +20,7 @@ type anyTable interface {
 // allTables in the order in which a snapshot holds them; new ones go last.
 var allTables = []anyTable{
 	meta, clusters, workspaces, members, templates, instances, runs, nodes, devices, events, outcomes,
+	volumes, registries,
 }
 
 var tablesByName = func() map[string]anyTable {

@@ -197,6 +197,8 @@ const (
 	TopicNodes      Topic = "nodes"
 	TopicDevices    Topic = "devices"
 	TopicEvents     Topic = "events"
+	TopicVolumes    Topic = "volumes"
+	TopicTemplates  Topic = "templates"
 )
 
 // Wait blocks until a topic has changed since this view, the state was

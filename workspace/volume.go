@@ -58,3 +58,11 @@ func PurgeTime(policy string, at time.Time) (when time.Time, atOnce bool) {
 	}
 	return at.AddDate(0, 0, n), false
 }
+
+// Validate checks the storage policy, which must be given.
+func (v *Volume) Validate() error {
+	if v.Policy == "" {
+		return InvalidField("storage_policy", "is required: retain, delete or retain:<days>")
+	}
+	return validateStoragePolicy(v.Policy)
+}
