@@ -142,6 +142,8 @@ func (a *API) register(h huma.API) {
 	a.registerStreams(h)
 	a.registerContents(h)
 	a.registerAccess(h)
+	a.registerVolumes(h)
+	a.registerRegistries(h)
 	a.registerEvents(h)
 	a.registerStatus(h)
 }

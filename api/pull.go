@@ -79,7 +79,7 @@ func (a *API) pull(ctx context.Context, node *workspace.Node, agent workspace.No
 // source is an image with the login to its registry, when one is stored.
 func (a *API) source(r *reader, reference string) (workspace.ImageSource, error) {
 	source := workspace.ImageSource{Reference: reference}
-	registry := registryOf(r, workspace.RegistryOf(reference))
+	registry := r.Registry(workspace.RegistryOf(reference))
 	if registry == nil {
 		return source, nil
 	}
@@ -160,6 +160,3 @@ func progressText(p workspace.PullProgress) string {
 	return fmt.Sprintf("%d %% of %s, %d of %d MiB, %d of %d layers",
 		100*done/p.TotalBytes, p.Reference, done/mib, (p.TotalBytes+mib-1)/mib, p.LayersDone, p.Layers)
 }
-
-// TODO: r.Registry
-func registryOf(*reader, string) *workspace.Registry { return nil }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -70,6 +71,9 @@ func printError(w io.Writer, err error) {
 		return
 	}
 	text := sentence(err)
+	if errors.Is(err, context.Canceled) {
+		text = "interrupted"
+	}
 	fmt.Fprintf(w, "error: %s\n", text)
 	var e *workspace.Error
 	if !errors.As(err, &e) {

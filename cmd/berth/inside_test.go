@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,12 +10,19 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"berth/workspace"
 )
+
+func calledCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	ts.Check(server(ts).Called(ctx, args[0]))
+}
 
 func writesCommand(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
@@ -46,7 +54,7 @@ func servesCommand(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strconv.Itoa(page.Listener.Addr().(*net.TCPAddr).Port))
 }
 
-func fetchesCommand(ts *testscript.TestScript, _ bool, args []string) {
+func fetchesCommand(ts *testscript.TestScript, neg bool, args []string) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: scriptTime}
 	for deadline := time.Now().Add(scriptTime); ; {
 		res, err := client.Get(args[0])
@@ -57,6 +65,9 @@ func fetchesCommand(ts *testscript.TestScript, _ bool, args []string) {
 			if !strings.Contains(string(text), args[1]) {
 				ts.Fatalf("%s says %q", args[0], text)
 			}
+			return
+		}
+		if neg && !errors.Is(err, syscall.ECONNREFUSED) {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -41,11 +41,12 @@ func (l leakless) Run() int {
 //	waited NAME                          until somebody waits for NAME to change
 //	followed N [listed]                  until N follow the events (and one has listed since)
 //	exits CODE ARGUMENT...               berth with these arguments ends with this exit code
+//	called logs|exec                     until a request for it is under way
 //	writes NAME TEXT                     NAME's container writes a line
 //	pulls NAME PERCENT                   so much of NAME's image has been pulled
 //	freeport VARIABLE                    a port of this host that nobody has
 //	serves VARIABLE                      a page on a port of the containers' loopback
-//	fetches URL TEXT                     what a page says, once it can be fetched
+//	fetches URL TEXT                     what a page says, once somebody listens there
 //
 // Every container has the directory inside as its root.
 func TestScripts(t *testing.T) {
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"waited":   waitedCommand,
 			"followed": followedCommand,
 			"exits":    exitsCommand,
+			"called":   calledCommand,
 			"writes":   writesCommand,
 			"pulls":    pullsCommand,
 			"freeport": freePortCommand,
@@ -103,7 +105,7 @@ func templates() []workspace.Template {
 			Variables: []workspace.Variable{{Name: "password", Type: workspace.VarSecret, Required: true}},
 		},
 		{
-			Name: "notebook", Image: "demo", Kind: workspace.KindInteractive, StopGrace: 30,
+			Name: "notebook", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30,
 			Ports:     []workspace.Port{{Name: "web", Number: "8888", Protocol: "HTTP", Path: "/lab?token=${token}"}},
 			Variables: []workspace.Variable{{Name: "token", Type: workspace.VarSecret, Generate: true}},
 		},

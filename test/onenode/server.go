@@ -95,6 +95,11 @@ func (s *Server) Followed(ctx context.Context, streams int, listed bool) error {
 	})
 }
 
+// Called returns once a request for "logs" or "exec" is under way.
+func (s *Server) Called(ctx context.Context, what string) error {
+	return s.calls.await(ctx, func(open map[string]int) bool { return open[what] > 0 })
+}
+
 // simulated devices; their UUIDs are in another order than their indexes, as
 // UUIDs are.
 func simulated() *gpu.Inventory {
