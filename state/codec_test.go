@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,20 @@ func sampleCommands() []Command {
 			Orphans:  &[]workspace.Orphan{{Container: "c", Cluster: "c0", Epoch: epoch, Devices: []string{"GPU-0"}, Reason: "r"}},
 			Health:   []workspace.DeviceHealth{{Device: "GPU-0", Health: gpu.Unhealthy, Reason: "r", Message: "m"}},
 		}},
+		// Fields that came later are in samples of their own: the lines above stay.
+		&CreateInstance{ID: "i1", Workspace: "w1", Name: "dev", Template: workspace.TemplateRef{Name: "demo"}, Resources: template.Resources,
+			Kind: workspace.KindJob, Spec: spec, RestartPolicy: workspace.RestartPolicy{Mode: workspace.RestartAlways, MaxRestarts: 3}, Volume: "r0"},
+		&StartInstance{ID: "i1", Run: "r2", FreshVolume: true},
+		&Report{workspace.Report{Node: "n1", Stamp: workspace.Stamp{BootID: "b", BoottimeMS: 5},
+			Facts:   &workspace.NodeFacts{Name: "host", BootID: "b", Sharing: "mps"},
+			Devices: &gpu.Inventory{Source: "nvml", Devices: []gpu.Info{{UUID: "GPU-0", Unusable: "MIG is on", Capability: "8.0"}}},
+			Volumes: []workspace.VolumeReport{{ID: "r1", Made: true, Gone: true, Message: "m"}}}},
+		&Sweep{},
+		&InstallTemplates{Templates: []workspace.Template{template}},
+		&RemoveVolume{ID: "r1"},
+		&KeepVolume{ID: "r1", Policy: "retain:30"},
+		&SetRegistry{Host: "ghcr.io", Username: "me", Password: workspace.Sealed{KeyID: "k", Nonce: []byte{1}, Sealed: []byte{2}}},
+		&RemoveRegistry{Host: "ghcr.io"},
 	}
 }
 
@@ -87,18 +102,21 @@ func sampleEntry(t testing.TB, cmd Command) []byte {
 func TestGoldenEntries(t *testing.T) {
 	const file = "testdata/golden/entries.txt"
 	var now strings.Builder
-	samples := map[Type]Command{}
-	for _, cmd := range sampleCommands() {
-		samples[cmd.Type()] = cmd
+	samples, known := sampleCommands(), map[Type]bool{}
+	for _, cmd := range samples {
+		known[cmd.Type()] = true
 		fmt.Fprintf(&now, "%d %T %x\n", cmd.Type(), cmd, sampleEntry(t, cmd))
 	}
 	for n := range 1 << 16 {
-		if (newCommand(Type(n)) != nil) != (samples[Type(n)] != nil) {
+		if (newCommand(Type(n)) != nil) != known[Type(n)] {
 			t.Errorf("command type %d has no sample", n)
 		}
 	}
 	golden := goldenFile(t, file, []byte(now.String()))
-	for line := range strings.Lines(string(golden)) {
+	if got := strings.Count(string(golden), "\n"); got != len(samples) {
+		t.Fatalf("%s has %d entries for %d samples", file, got, len(samples))
+	}
+	for i, line := range slices.Collect(strings.Lines(string(golden))) {
 		fields := strings.Fields(line)
 		entry, err := hex.DecodeString(fields[2])
 		if err != nil {
@@ -109,7 +127,7 @@ func TestGoldenEntries(t *testing.T) {
 			t.Errorf("%s: %v", fields[1], err)
 			continue
 		}
-		if diff := cmp.Diff(samples[env.Type], cmd); diff != "" {
+		if diff := cmp.Diff(samples[i], cmd); diff != "" {
 			t.Errorf("%s reads otherwise than it was meant (-want +got):\n%s", fields[1], diff)
 		}
 		body := env.Body

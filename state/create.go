@@ -51,7 +51,8 @@ func (c *CreateInstance) apply(t *tx) error {
 		ID: c.ID, Workspace: c.Workspace, Project: c.Project, Name: c.Name, Description: c.Description,
 		Owner: t.env.Principal, ClusterID: t.cluster().ID, Template: c.Template, Secrets: c.Secrets,
 		Resources: c.Resources, Kind: c.Kind, Spec: c.Spec, Desired: workspace.DesiredStopped,
-		StoragePolicy: c.StoragePolicy, ToBeDeletedAt: c.ToBeDeletedAt, FailoverAfter: c.FailoverAfter,
+		RestartPolicy: t.restartPolicy(c.RestartPolicy, c.Template.Name, c.Kind),
+		StoragePolicy: t.storagePolicyOf(c), ToBeDeletedAt: c.ToBeDeletedAt, FailoverAfter: c.FailoverAfter,
 		CreatedAt: t.at, UpdatedAt: t.at,
 	}
 	if err := inst.Validate(); err != nil {
@@ -59,6 +60,11 @@ func (c *CreateInstance) apply(t *tx) error {
 	}
 	if old := instances.get(t, "name", c.Workspace, c.Name); old != nil {
 		return workspace.Errorf(workspace.CodeExists, "instance %q exists in workspace %s: choose another name or delete it", c.Name, w.Slug)
+	}
+	if c.Volume != "" {
+		if err := t.reattach(inst, c.Volume); err != nil {
+			return err
+		}
 	}
 	t.result.Object = inst.ID
 	t.putInstance(inst)
@@ -68,4 +74,12 @@ func (c *CreateInstance) apply(t *tx) error {
 		return nil
 	}
 	return t.start(w, inst, c.Run, c.Suggestion)
+}
+
+// storagePolicyOf is the policy asked for, else the template's as it is now.
+func (t *tx) storagePolicyOf(c *CreateInstance) string {
+	if from := templates.get(t, "id", c.Template.Name); from != nil && c.StoragePolicy == "" {
+		return from.StoragePolicy
+	}
+	return c.StoragePolicy
 }

@@ -61,11 +61,13 @@ func rightShape(run *workspace.Run, want []workspace.Allotment) (reason, message
 func (t *tx) deviceFits(d *gpu.Device, r *workspace.Resources, milli int) (reason, message string) {
 	held := d.HeldMilli()
 	switch {
+	case d.Unusable != "":
+		return "device_unusable", fmt.Sprintf("GPU %s can't be had: %s", d.UUID, d.Unusable)
 	case d.Missing || d.Health != gpu.Healthy:
 		return "device_unhealthy", fmt.Sprintf("GPU %s is not usable: %s", d.UUID, d.Message)
 	case d.Blocked != "":
 		return "device_blocked", fmt.Sprintf("GPU %s is held by the quarantined container %s", d.UUID, d.Blocked)
-	case !gpu.MatchType(r.GPUType, d.Type) || d.MemoryMiB < r.GPUMemoryMiB:
+	case !gpu.Matches(r.GPUType, &d.Info) || !d.HasMemory(r.GPUMemoryMiB):
 		return "device_mismatch", fmt.Sprintf("GPU %s (%s, %d MiB) isn't what was asked for", d.UUID, d.Type, d.MemoryMiB)
 	case mutantFreeDevice:
 	case held+milli > gpu.MilliPerDevice:

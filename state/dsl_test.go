@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -132,7 +133,7 @@ func (l *line) caller() Caller {
 	case "system":
 		c.Role = workspace.RoleSystem
 	}
-	if l.words[0] == "init" || l.words[0] == "place" || l.words[0] == "raise-version" {
+	if slices.Contains([]string{"init", "place", "raise-version", "sweep", "install"}, l.words[0]) {
 		if c.Principal == "root" {
 			c.Principal, c.Role = "system", workspace.RoleSystem
 		}
@@ -160,14 +161,15 @@ func (w *world) build(l *line) Command {
 	case "workspace", "update", "archive":
 		return w.buildWorkspace(l)
 	case "template":
-		return &PutTemplate{Template: workspace.Template{Name: l.word(0), Image: l.get("image", "demo:latest"),
-			Kind: workspace.RunKind(l.get("kind", "interactive"))}}
+		return &PutTemplate{Template: l.template()}
+	case "install":
+		return &InstallTemplates{Templates: []workspace.Template{l.template()}}
 	case "delete-template":
 		return &DeleteTemplate{Name: l.word(0)}
 	case "create":
 		return w.buildCreate(l)
 	case "start":
-		return &StartInstance{ID: l.word(0), Run: l.get("run", ""), ImageDigest: l.get("digest", ""), Suggestion: l.suggestion()}
+		return &StartInstance{ID: l.word(0), Run: l.get("run", ""), ImageDigest: l.get("digest", ""), Suggestion: l.suggestion(), FreshVolume: l.has("fresh")}
 	case "stop":
 		return &StopInstance{ID: l.word(0)}
 	case "restart":
@@ -186,9 +188,34 @@ func (w *world) build(l *line) Command {
 		return c
 	case "report":
 		return w.buildReport(l)
+	case "remove-volume":
+		return &RemoveVolume{ID: l.word(0)}
+	case "keep-volume":
+		return &KeepVolume{ID: l.word(0), Policy: l.get("policy", "")}
+	case "sweep":
+		return &Sweep{}
+	case "login":
+		return &SetRegistry{Host: l.word(0), Username: l.get("user", "me"), Password: workspace.Sealed{Sealed: []byte(l.get("password", "sealed"))}}
+	case "logout":
+		return &RemoveRegistry{Host: l.word(0)}
 	}
 	w.t.Fatalf("%s: no such command", l.text)
 	return nil
+}
+
+func (l *line) template() workspace.Template {
+	return workspace.Template{Name: l.word(0), Image: l.get("image", "demo:latest"), Kind: workspace.RunKind(l.get("kind", "interactive")),
+		StoragePolicy: l.get("policy", ""), RestartPolicy: l.restartPolicy()}
+}
+
+// restartPolicy is restart=MODE or restart=MODE:MAX.
+func (l *line) restartPolicy() workspace.RestartPolicy {
+	mode, most, _ := strings.Cut(l.get("restart", ""), ":")
+	p := workspace.RestartPolicy{Mode: workspace.RestartMode(mode)}
+	if most != "" {
+		p.MaxRestarts = int(number(l.t, most))
+	}
+	return p
 }
 
 func (w *world) buildWorkspace(l *line) Command {
@@ -228,7 +255,9 @@ func (w *world) buildCreate(l *line) Command {
 			GPUMemoryMiB: l.number("gpu-memory", 0), CPUMilli: l.number("cpu", 1000), MemoryMiB: l.number("memory", 1024),
 			StorageMiB: l.number("storage", 100),
 		},
-		Spec:  workspace.RunSpec{Image: "shell:latest", ImageDigest: "sha256:1", Stoppable: !l.has("unstoppable")},
+		Spec: workspace.RunSpec{Image: "shell:latest", ImageDigest: "sha256:1", Stoppable: !l.has("unstoppable"),
+			VolumePath: l.get("home", "")},
+		StoragePolicy: l.get("policy", ""), RestartPolicy: l.restartPolicy(), Volume: l.get("volume", ""),
 		Start: start, Run: l.get("run", ""), Suggestion: l.suggestion(),
 	}
 }
@@ -271,7 +300,8 @@ func (w *world) buildReport(l *line) Command {
 	r := workspace.Report{Node: l.word(0), Stamp: w.stamp(l)}
 	if l.has("facts") {
 		r.Facts = &workspace.NodeFacts{Name: "host-" + r.Node, BootID: r.Stamp.BootID, CPUMilli: l.number("cpu", 16000),
-			MemoryMiB: l.number("memory", 65536), StorageMiB: l.number("storage", 10000)}
+			MemoryMiB: l.number("memory", 65536), StorageMiB: l.number("storage", 10000),
+			Sharing: strings.TrimPrefix(l.get("sharing", "timeslice"), "none")}
 	}
 	if v := l.all("gpus"); v != nil {
 		r.Devices = parseInventory(l.t, v[0])
@@ -303,6 +333,14 @@ func (w *world) buildReport(l *line) Command {
 				*r.Orphans = append(*r.Orphans, workspace.Orphan{Container: c, Devices: strings.Split(gpus, ","), Reason: "unknown"})
 			}
 		}
+	}
+	for _, v := range l.all("volume") { // ID:made, ID:gone, or ID:why it can't be purged yet
+		id, what, _ := strings.Cut(v, ":")
+		rep := workspace.VolumeReport{ID: id, Made: what == "made", Gone: what == "gone"}
+		if !rep.Made && !rep.Gone {
+			rep.Message = what
+		}
+		r.Volumes = append(r.Volumes, rep)
 	}
 	for _, v := range l.all("health") {
 		p := strings.SplitN(v+"::", ":", 4)

@@ -39,10 +39,18 @@ func (c *StartInstance) apply(t *tx) error {
 	if err != nil {
 		return err
 	}
+	if c.FreshVolume {
+		if inst, err = t.freshVolume(inst); err != nil {
+			return err
+		}
+	}
 	t.result.Object, t.result.Run = inst.ID, inst.Run
 	run := t.runOf(inst)
 	if run != nil && !run.Phase.Terminal() {
 		if run.Desired == workspace.RunWanted {
+			if run.Phase == workspace.PhasePending && run.NotBefore.After(t.at) {
+				t.startNow(w, run, c.Suggestion)
+			}
 			return nil
 		}
 		return t.startNext(w, inst, c.Run, c.ImageDigest)
@@ -160,9 +168,12 @@ func (c *DeleteInstance) apply(t *tx) error {
 	}
 	n := *inst
 	n.Desired, n.NextRun, n.DeletedAt = workspace.DesiredDeleted, "", t.at
+	message := "instance " + n.Name + " deleted by " + t.env.Principal
+	if fate := t.detach(&n); fate != "" {
+		message += "; its volume " + fate
+	}
 	t.putInstance(&n)
-	t.event(workspace.Event{Type: "instance.deleted", Object: n.ID, Workspace: n.Workspace, Instance: n.ID,
-		Message: "instance " + n.Name + " deleted by " + t.env.Principal})
+	t.event(workspace.Event{Type: "instance.deleted", Object: n.ID, Workspace: n.Workspace, Instance: n.ID, Message: message})
 	if run := t.runOf(&n); run != nil && !run.Phase.Terminal() {
 		t.stopRun(run, "deleted", "its instance was deleted")
 		return nil
@@ -212,8 +223,8 @@ func (t *tx) stopInstance(inst *workspace.Instance, reason, message string) {
 	}
 }
 
-// settle follows up on the end of an instance's run: a promised next run, or
-// the end of a deleted instance.
+// settle follows up on the end of an instance's run: a promised next run, the
+// end of a deleted instance, or a restart by its policy.
 func (t *tx) settle(id string) {
 	inst := instances.get(t, "id", id)
 	if inst == nil {
@@ -233,6 +244,8 @@ func (t *tx) settle(id string) {
 			return
 		}
 		t.makeRun(&next, inst.NextRun)
+	case ended && run != nil && inst.Desired == workspace.DesiredRunning:
+		t.restart(inst, run)
 	}
 }
 

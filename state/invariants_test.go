@@ -13,6 +13,7 @@ import (
 func invariants(before, after View, cmd Command) error {
 	for _, check := range []func(before, after View, cmd Command) error{
 		devicesHold, devicesKept, devicesBlocked, runsForward, runsOfInstances, concurrencyHolds, namesUnique, timeForward,
+		volumesAttached, volumesFit, volumesKept, restartsWait,
 	} {
 		if err := check(before, after, cmd); err != nil {
 			return err

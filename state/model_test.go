@@ -64,7 +64,7 @@ func newModel(t *rapid.T) *model {
 	m.do(t, &InitCluster{ID: "c1", Workspace: "w1"}, Caller{Role: workspace.RoleSystem, Principal: "root"})
 	for _, node := range nodeNames {
 		m.report(t, node, func(r *workspace.Report) {
-			r.Facts = &workspace.NodeFacts{Name: node, CPUMilli: 16000, MemoryMiB: 16000, StorageMiB: 16000}
+			r.Facts = &workspace.NodeFacts{Name: node, CPUMilli: 16000, MemoryMiB: 16000, StorageMiB: 8000, Sharing: sharing[node]}
 			r.Ready = &workspace.Readiness{Ready: true}
 			r.Devices = &gpu.Inventory{Devices: hardware[node]}
 		})
@@ -82,8 +82,15 @@ var hardware = map[string][]gpu.Info{
 }
 
 func info(uuid, parent string) gpu.Info {
-	return gpu.Info{UUID: uuid, Type: "A100", MemoryMiB: 40960, Parent: parent}
+	i := gpu.Info{UUID: uuid, Type: "A100", MemoryMiB: 40960, Parent: parent}
+	if parent != "" {
+		i.Type = "A100-MIG-1G"
+	}
+	return i
 }
+
+// sharing of the hosts: only one lets runs share a GPU.
+var sharing = map[string]string{"n1": "timeslice"}
 
 // do proposes a command to both replicas and checks what became of it.
 func (m *model) do(t *rapid.T, cmd Command, by Caller) Result {

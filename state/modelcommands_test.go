@@ -18,6 +18,7 @@ func unixMicro(us int64) time.Time { return time.UnixMicro(us).UTC() }
 func (m *model) actions() map[string]func(*rapid.T) {
 	actions := map[string]func(*rapid.T){
 		"workspaces": m.workspaces, "cluster": m.cluster, "restore": m.restore, "host": m.host,
+		"volumes1": m.volumes, "volumes2": m.volumes,
 	}
 	for _, n := range []string{"1", "2", "3"} {
 		actions["create"+n], actions["change"+n], actions["place"+n], actions["runs"+n] = m.create, m.change, m.place, m.runs
@@ -106,6 +107,8 @@ func (m *model) cluster(t *rapid.T) {
 	cmd := rapid.SampledFrom([]Command{
 		&InitCluster{ID: "c2", Workspace: "w9"}, &RaiseVersion{To: uint64(m.ids % (Version + 1))}, &DeleteTemplate{Name: name},
 		&PutTemplate{Template: workspace.Template{Name: name, Image: "i", Kind: workspace.KindJob}},
+		&InstallTemplates{Templates: []workspace.Template{{Name: name, Image: "j", Kind: workspace.KindJob}}},
+		&SetRegistry{Host: name + ".lab", Username: "me", Password: workspace.Sealed{Sealed: []byte{1}}}, &RemoveRegistry{Host: name + ".lab"},
 	}).Draw(t, "command")
 	m.do(t, cmd, m.caller(t, workspace.RoleSystem))
 }
@@ -118,6 +121,19 @@ func (m *model) create(t *rapid.T) {
 		Resources: workspace.Resources{GPUCount: rapid.SampledFrom([]int{0, 1, 1, 1, 2, 3}).Draw(t, "gpus"),
 			CPUMilli: 1000, MemoryMiB: 1000, StorageMiB: 1000},
 		Start: !rarely(t, "created only"), Run: m.newID(t, "r", m.runIDs()),
+		StoragePolicy: rapid.SampledFrom([]string{"", "delete", "retain", "retain:1"}).Draw(t, "policy"),
+		RestartPolicy: workspace.RestartPolicy{MaxRestarts: rapid.IntRange(0, 2).Draw(t, "max restarts"),
+			Mode: rapid.SampledFrom([]workspace.RestartMode{"", workspace.RestartNever, workspace.RestartAlways, workspace.RestartOnFailure}).Draw(t, "restart")},
+	}
+	if rapid.Bool().Draw(t, "volume") {
+		c.Spec.VolumePath = "/home"
+		c.Resources.StorageMiB = rapid.SampledFrom([]int64{500, 1000, 2000}).Draw(t, "storage")
+		if rapid.Bool().Draw(t, "reattach") {
+			c.Volume = oneOf(t, m.volumeIDs())
+		}
+	}
+	if rapid.Bool().Draw(t, "slices") {
+		c.Resources.GPUType = "a100|a100-mig"
 	}
 	if c.Resources.GPUCount == 1 {
 		c.Resources.GPUShare = rapid.SampledFrom([]int{0, 0, 200, 500, 700}).Draw(t, "share")
@@ -142,9 +158,54 @@ func (m *model) change(t *rapid.T) {
 	case 3:
 		cmd = &RestartInstance{ID: id, Run: m.newID(t, "r", m.runIDs()), Suggestion: m.suggest(t, res)}
 	default:
-		cmd = &StartInstance{ID: id, Run: m.newID(t, "r", m.runIDs()), Suggestion: m.suggest(t, res)}
+		cmd = &StartInstance{ID: id, Run: m.newID(t, "r", m.runIDs()), Suggestion: m.suggest(t, res), FreshVolume: rarely(t, "fresh")}
 	}
 	m.do(t, cmd, m.caller(t, workspace.RoleClusterAdmin))
+}
+
+func (m *model) volumeIDs() (ids []string) {
+	for _, node := range nodeNames {
+		for v := range m.view().NodeVolumes(node) {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids
+}
+
+// volumes removes or keeps one, lets time pass, or is a node's word of some.
+func (m *model) volumes(t *rapid.T) {
+	switch rapid.IntRange(0, 7).Draw(t, "what") {
+	case 0:
+		m.do(t, &RemoveVolume{ID: oneOf(t, m.volumeIDs())}, m.caller(t, workspace.RoleClusterAdmin))
+	case 1:
+		policy := rapid.SampledFrom([]string{"delete", "retain", "retain:1", "retain:2", "burn", ""}).Draw(t, "policy")
+		m.do(t, &KeepVolume{ID: oneOf(t, m.volumeIDs()), Policy: policy}, m.caller(t, workspace.RoleClusterAdmin))
+	case 2:
+		m.clock += rapid.Int64Range(0, 2*24*3600e6).Draw(t, "days")
+		m.do(t, &Sweep{}, m.caller(t, workspace.RoleSystem))
+	default:
+		node := rapid.SampledFrom(nodeNames).Draw(t, "node")
+		m.report(t, node, func(r *workspace.Report) {
+			for range rapid.IntRange(0, 3).Draw(t, "volumes") {
+				r.Volumes = append(r.Volumes, m.volumeReport(t, node))
+			}
+		})
+	}
+}
+
+// volumeReport is mostly what an honest node would say of a volume.
+func (m *model) volumeReport(t *rapid.T, node string) workspace.VolumeReport {
+	id := oneOf(t, m.volumeIDs())
+	if ordered := m.view().Purges(node); len(ordered) > 0 && rapid.Bool().Draw(t, "purge") {
+		return workspace.VolumeReport{ID: ordered[0], Gone: true}
+	}
+	switch rapid.IntRange(0, 7).Draw(t, "word") {
+	case 0:
+		return workspace.VolumeReport{ID: id, Gone: true, Message: "it isn't there"}
+	case 1:
+		return workspace.VolumeReport{ID: id, Message: "it is mounted"}
+	}
+	return workspace.VolumeReport{ID: id, Made: true}
 }
 
 func (m *model) place(t *rapid.T) {

@@ -33,7 +33,8 @@ func (c *Report) apply(t *tx) error {
 		return workspace.Errorf(workspace.CodeConflict, "the report is of an earlier boot (%s) of node %s, which is at boot %s now",
 			c.Stamp.BootID, c.Node, old.Stamp.BootID)
 	}
-	if old == nil || old.Stamp.BootID != c.Stamp.BootID || old.Stamp.BoottimeMS <= c.Stamp.BoottimeMS {
+	late := old != nil && old.Stamp.BootID == c.Stamp.BootID && old.Stamp.BoottimeMS > c.Stamp.BoottimeMS
+	if !late {
 		t.reportHost(old, &c.Report)
 	}
 	// A late report may still have the only word of these; their epochs guard them.
@@ -42,6 +43,9 @@ func (c *Report) apply(t *tx) error {
 	}
 	for i := range c.Released {
 		t.release(c.Node, &c.Released[i])
+	}
+	for i := range c.Volumes {
+		t.reportVolume(c.Node, &c.Volumes[i], late)
 	}
 	t.result.Object = c.Node
 	return nil

@@ -53,8 +53,8 @@ func (c *PlaceRuns) apply(t *tx) error {
 	for i := range c.Placements {
 		p := &c.Placements[i]
 		run := runs.get(t, "id", p.Run)
-		if run == nil || run.Phase != workspace.PhasePending {
-			continue // ended or placed since the scheduler looked
+		if run == nil || run.Phase != workspace.PhasePending || run.NotBefore.After(t.at) {
+			continue // ended or placed since the scheduler looked, or put off
 		}
 		if denial := t.admit(t.workspace(run.Workspace), false); denial != nil {
 			t.wait(run, string(denial.Code), denial.Message)
@@ -72,7 +72,11 @@ func (t *tx) place(run *workspace.Run, s *Suggestion) (reason, message string) {
 	if node == nil {
 		return "node_unknown", "the node chosen for it is not in the cluster"
 	}
-	if reason, message = t.nodeFits(node, run); reason != "" {
+	volume, reason, message := t.volumeOn(node, run)
+	if reason != "" {
+		return reason, message
+	}
+	if reason, message = t.nodeFits(node, run, volume); reason != "" {
 		return reason, message
 	}
 	epoch := gpu.Epoch{Incarnation: t.cluster().Incarnation, Index: t.index}
@@ -83,6 +87,9 @@ func (t *tx) place(run *workspace.Run, s *Suggestion) (reason, message string) {
 	n.Node, n.Devices, n.Epoch = node.ID, s.Devices, epoch
 	n.Unreleased = len(s.Devices) > 0
 	n.Counted = true
+	if volume != nil {
+		t.attach(volume, &n)
+	}
 	t.setPhase(&n, workspace.PhaseAssigned, "assigned", placedMessage(node, &n))
 	return "", ""
 }
@@ -98,8 +105,9 @@ func placedMessage(node *workspace.Node, run *workspace.Run) string {
 	}
 }
 
-// nodeFits checks a node's state and what its active runs leave of it.
-func (t *tx) nodeFits(node *workspace.Node, run *workspace.Run) (reason, message string) {
+// nodeFits checks a node's state and what its active runs and its volumes leave
+// of it; volume is what the run would have.
+func (t *tx) nodeFits(node *workspace.Node, run *workspace.Run, volume *workspace.Volume) (reason, message string) {
 	switch {
 	case !node.Reachable:
 		return "node_unreachable", "node " + node.Name + " is not reachable"
@@ -107,13 +115,14 @@ func (t *tx) nodeFits(node *workspace.Node, run *workspace.Run) (reason, message
 		return "node_not_ready", fmt.Sprintf("node %s is not ready: %s", node.Name, node.Message)
 	case node.Cordoned || node.Draining:
 		return "node_cordoned", "node " + node.Name + " takes no new runs"
+	case run.Resources.Shared() && node.Facts.Sharing == "":
+		return "gpu_sharing_off", "node " + node.Name + " shares no GPUs: ask for whole ones, or set [gpu] sharing there"
 	}
 	use := run.Resources
 	for r := range runs.each(t, "node", node.ID) {
 		if r.Phase.Active() {
 			use.CPUMilli += r.Resources.CPUMilli
 			use.MemoryMiB += r.Resources.MemoryMiB
-			use.StorageMiB += r.Resources.StorageMiB
 		}
 	}
 	f := &node.Facts
@@ -122,8 +131,41 @@ func (t *tx) nodeFits(node *workspace.Node, run *workspace.Run) (reason, message
 		return "waiting_for_cpu", fmt.Sprintf("%s has %d milli-cores, %d would be used", node.Name, f.CPUMilli, use.CPUMilli)
 	case use.MemoryMiB > f.MemoryMiB:
 		return "waiting_for_memory", fmt.Sprintf("%s has %d MiB of memory, %d would be used", node.Name, f.MemoryMiB, use.MemoryMiB)
-	case use.StorageMiB > f.StorageMiB:
-		return "waiting_for_storage", fmt.Sprintf("%s has %d MiB of storage, %d would be used", node.Name, f.StorageMiB, use.StorageMiB)
+	}
+	return t.storageFits(node, run, volume)
+}
+
+// storageFits checks what a run would add to what a node's disk has promised. An
+// existing volume that doesn't grow adds nothing, so it fits whatever else does.
+func (t *tx) storageFits(node *workspace.Node, run *workspace.Run, volume *workspace.Volume) (reason, message string) {
+	adds := run.Resources.StorageMiB
+	if old := volumeOf(t, run); volume != nil && old != nil {
+		adds = volume.SizeMiB - old.SizeMiB
+	}
+	promised := promisedStorage(t, node.ID)
+	if adds > 0 && promised+adds > node.Facts.StorageMiB {
+		return "waiting_for_storage", fmt.Sprintf("%s has %d MiB of storage, %d of them promised to volumes and runs; %d more are needed",
+			node.Name, node.Facts.StorageMiB, promised, adds)
 	}
 	return "", ""
 }
+
+// promisedStorage is what a node's volumes, detached ones too, and its runs
+// without one may fill. A volume that is lost fills nothing.
+func promisedStorage(in reader, node string) (mib int64) {
+	for v := range volumes.each(in, "node", node) {
+		if !v.Lost() {
+			mib += v.SizeMiB
+		}
+	}
+	for r := range runs.each(in, "node", node) {
+		if r.Phase.Active() && r.Volume == "" {
+			mib += r.Resources.StorageMiB
+		}
+	}
+	return mib
+}
+
+// PromisedStorage is how many MiB of a node's disk are promised to its volumes,
+// detached ones too, and to its runs that have none.
+func (v View) PromisedStorage(node string) int64 { return promisedStorage(v.txn, node) }

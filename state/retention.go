@@ -53,7 +53,7 @@ func (c *KeepVolume) apply(t *tx) error {
 	}
 	t.result.Object = v.ID
 	fate := t.retain(&n)
-	t.volumeEvent("volume.kept", &n, "", fmt.Sprintf("volume of instance %s, by %s: %s", n.Name, t.env.Principal, fate))
+	t.volumeEvent("volume.kept", &n, "", fmt.Sprintf("the volume of instance %s %s, says %s", n.Name, fate, t.env.Principal))
 	return nil
 }
 
@@ -79,7 +79,7 @@ func (t *tx) purge(v *workspace.Volume, why string) {
 	n := *v
 	n.Purging = true
 	t.putVolume(&n)
-	t.volumeEvent("volume.purging", &n, "", fmt.Sprintf("volume of instance %s on node %s is deleted: %s", n.Name, nodeName(t, n.Node), why))
+	t.volumeEvent("volume.purging", &n, "", fmt.Sprintf("the volume of instance %s on node %s is deleted: %s", n.Name, nodeName(t, n.Node), why))
 }
 
 // due is when a Sweep has something to do about a volume: its warning, then its
@@ -118,7 +118,7 @@ func (c *Sweep) apply(t *tx) error {
 		n.Warned = true
 		t.putVolume(&n)
 		t.volumeEvent("volume.purge_soon", &n, "", fmt.Sprintf(
-			"volume of instance %s on node %s is deleted on %s: berth volume keep %s keeps it", n.Name, nodeName(t, n.Node),
+			"the volume of instance %s on node %s is deleted on %s: berth volume keep %s keeps it", n.Name, nodeName(t, n.Node),
 			n.PurgeAt.Format("2006-01-02 15:04 UTC"), n.ID))
 	}
 }

@@ -65,6 +65,13 @@ func (t *tx) freshRun(id string) error { return fresh("run", id, runs.get(t, "id
 
 // makeRun gives an instance a new pending run.
 func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
+	run := t.newRun(inst, id)
+	t.addRun(inst, run, fmt.Sprintf("run %d of instance %s was made", run.Attempt, inst.Name))
+	return run
+}
+
+// newRun is an instance's next run, not written yet.
+func (t *tx) newRun(inst *workspace.Instance, id string) *workspace.Run {
 	run := &workspace.Run{
 		ID: id, Instance: inst.ID, Workspace: inst.Workspace, User: t.env.Principal, Kind: inst.Kind,
 		Attempt: inst.Attempts + 1, Phase: workspace.PhasePending, Desired: workspace.RunWanted,
@@ -78,13 +85,17 @@ func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
 	if run.User == "" || t.env.Role == workspace.RoleNode {
 		run.User = inst.Owner
 	}
+	return run
+}
+
+// addRun writes a run as its instance's latest.
+func (t *tx) addRun(inst *workspace.Instance, run *workspace.Run, message string) {
 	runs.put(t, run)
 	n := *inst
 	n.Run, n.Desired, n.Attempts = run.ID, workspace.DesiredRunning, run.Attempt
 	t.putInstance(&n)
 	t.event(workspace.Event{Type: "run.pending", Object: run.ID, Workspace: run.Workspace, Instance: run.Instance,
-		Run: run.ID, Reason: run.Reason, Message: fmt.Sprintf("run %d of instance %s was made", run.Attempt, inst.Name)})
-	return run
+		Run: run.ID, Reason: run.Reason, Message: message})
 }
 
 // wait leaves a run pending and says why.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/gpu"
 	"berth/workspace"
@@ -38,6 +39,20 @@ func (w *world) show(l *line) (string, bool) {
 	case "templates":
 		for t := range v.Templates("") {
 			fmt.Fprintf(&out, "%s image=%s built_in=%v\n", t.Name, t.Image, t.BuiltIn)
+		}
+	case "volumes":
+		for ws := range v.Workspaces("") {
+			for x := range v.Volumes(ws.ID, "") {
+				out.WriteString(showVolume(x))
+			}
+		}
+	case "purges":
+		fmt.Fprintln(&out, strings.Join(v.Purges(id), " "))
+	case "next-due":
+		fmt.Fprintln(&out, v.NextDue().Format(time.RFC3339))
+	case "registries":
+		for r := range v.Registries() {
+			fmt.Fprintf(&out, "%s as %s\n", r.Host, r.Username)
 		}
 	case "events":
 		out.WriteString(w.eventsFrom(l.get("after", "")))
@@ -78,7 +93,29 @@ func showRun(r *workspace.Run) string {
 	if r.Unreleased {
 		out += ", unreleased"
 	}
+	if r.Volume != "" {
+		out += ", volume " + r.Volume
+	}
 	return out + fmt.Sprintf(": %s (%s)\n", r.Message, r.Reason)
+}
+
+func showVolume(x *workspace.Volume) string {
+	out := fmt.Sprintf("%s of %q on %s, %d MiB, %s", x.ID, x.Name, x.Node, x.SizeMiB, x.Policy)
+	for _, flag := range []struct {
+		is   bool
+		text string
+	}{{x.Made, "made"}, {x.Detached, "detached"}, {x.Warned, "warned"}, {x.Purging, "purging"}} {
+		if flag.is {
+			out += ", " + flag.text
+		}
+	}
+	if !x.PurgeAt.IsZero() {
+		out += ", purged at " + x.PurgeAt.Format(time.RFC3339)
+	}
+	if x.Reason != "" {
+		out += fmt.Sprintf(": %s (%s)", x.Message, x.Reason)
+	}
+	return out + "\n"
 }
 
 func showInstance(i *workspace.Instance) string {
@@ -88,6 +125,9 @@ func showInstance(i *workspace.Instance) string {
 	out := fmt.Sprintf("%s %q of %s %s, wanted %s, run %q", i.ID, i.Name, i.Owner, i.Status, i.Desired, i.Run)
 	if i.NextRun != "" {
 		out += ", next " + i.NextRun
+	}
+	if i.Volume != "" {
+		out += ", volume " + i.Volume
 	}
 	for _, a := range i.Access {
 		out += fmt.Sprintf(", at %s:%d", a.Host, a.Port)

@@ -106,6 +106,7 @@ type tx struct {
 	result   Result
 	staged   []stagedRow
 	position *position // after this entry
+	derived  uint64    // ids made by derivedID so far
 }
 
 func (t *tx) run(cmd Command) Result {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ type world struct {
 	index uint64
 	clock time.Time // the leader's
 	boots map[string]workspace.Stamp
+	short []string // pairs: the id of a run that Apply made, r1' for the one after r1
 }
 
 func newWorld(t testing.TB) *world {
@@ -70,10 +72,28 @@ func (w *world) play(transcript string) string {
 			continue
 		}
 		for text := range strings.SplitSeq(commands, "\n") {
-			out = append(out, text+"\n----\n"+strings.TrimRight(w.command(parseLine(w.t, text)), "\n"))
+			got := w.command(parseLine(w.t, w.longNames(text)))
+			out = append(out, text+"\n----\n"+strings.TrimRight(w.shortNames(got), "\n"))
 		}
 	}
 	return strings.Join(out, "\n\n") + "\n"
+}
+
+// shortNames puts r1' in place of the id of the run that followed r1 by policy.
+func (w *world) shortNames(text string) string {
+	for r := range w.store.View().AllRuns() {
+		if len(r.ID) == 36 && !slices.Contains(w.short, r.ID) {
+			w.short = append(w.short, r.ID, strings.NewReplacer(w.short...).Replace(r.Replaces)+"'")
+		}
+	}
+	return strings.NewReplacer(w.short...).Replace(text)
+}
+
+// longNames is the reverse, the longest names first: r1' is a part of r1”.
+func (w *world) longNames(text string) string {
+	long := slices.Clone(w.short)
+	slices.Reverse(long)
+	return strings.NewReplacer(long...).Replace(text)
 }
 
 // propose applies a command and says what it did: the outcome and its events.

@@ -143,7 +143,7 @@ func (t *tx) reattach(inst *workspace.Instance, id string) error {
 	n.Instance, n.Name, n.Policy = inst.ID, inst.Name, storagePolicy(inst)
 	n.Detached, n.Warned, n.PurgeAt = false, false, time.Time{}
 	t.putVolume(&n)
-	t.volumeEvent("volume.attached", &n, "", fmt.Sprintf("volume of %s goes on with instance %s", v.Name, inst.Name))
+	t.volumeEvent("volume.attached", &n, "", fmt.Sprintf("the volume of %s goes on with instance %s", v.Name, inst.Name))
 	inst.Volume = v.ID
 	return nil
 }
@@ -159,7 +159,7 @@ func (t *tx) detach(inst *workspace.Instance) (fate string) {
 	n := *v
 	n.Detached, n.Policy = true, storagePolicy(inst)
 	fate = t.retain(&n)
-	t.volumeEvent("volume.detached", &n, "", fmt.Sprintf("volume of instance %s on node %s, %d MiB: %s", n.Name, nodeName(t, n.Node), n.SizeMiB, fate))
+	t.volumeEvent("volume.detached", &n, "", fmt.Sprintf("the volume of instance %s on node %s, %d MiB, %s", n.Name, nodeName(t, n.Node), n.SizeMiB, fate))
 	return fate
 }
 
@@ -170,11 +170,11 @@ func (t *tx) retain(v *workspace.Volume) (fate string) {
 	t.putVolume(v)
 	switch {
 	case v.Purging:
-		return "it is deleted now (storage policy delete)"
+		return "is deleted now (storage policy delete)"
 	case v.PurgeAt.IsZero():
-		return fmt.Sprintf("it is kept until someone removes it (storage policy %s)", v.Policy)
+		return fmt.Sprintf("is kept until someone removes it (storage policy %s)", v.Policy)
 	}
-	return fmt.Sprintf("it is kept until %s (storage policy %s)", v.PurgeAt.Format("2006-01-02 15:04 UTC"), v.Policy)
+	return fmt.Sprintf("is kept until %s (storage policy %s)", v.PurgeAt.Format("2006-01-02 15:04 UTC"), v.Policy)
 }
 
 // freshVolume takes from an instance the volume it has, so that its next run
@@ -211,7 +211,7 @@ func (t *tx) reportVolume(node string, r *workspace.VolumeReport, late bool) {
 	case r.Gone && v.Purging:
 		if volumeUser(t, v) == nil {
 			volumes.delete(t, v)
-			t.volumeEvent("volume.purged", v, "", fmt.Sprintf("volume of instance %s is deleted from node %s", v.Name, nodeName(t, node)))
+			t.volumeEvent("volume.purged", v, "", fmt.Sprintf("the volume of instance %s is deleted from node %s", v.Name, nodeName(t, node)))
 		}
 	case late:
 	case r.Gone:
@@ -219,9 +219,9 @@ func (t *tx) reportVolume(node string, r *workspace.VolumeReport, late bool) {
 	case r.Made && (!v.Made || v.Lost()):
 		n.Made, n.Reason, n.Message = true, "", ""
 		t.putVolume(&n)
-		message := "volume of instance " + n.Name + " was made on node " + nodeName(t, node)
+		message := "the volume of instance " + n.Name + " was made on node " + nodeName(t, node)
 		if v.Lost() {
-			message = "volume of instance " + n.Name + " is on node " + nodeName(t, node) + " again"
+			message = "the volume of instance " + n.Name + " is on node " + nodeName(t, node) + " again"
 		}
 		t.volumeEvent("volume.made", &n, "", message)
 	case !r.Made && v.Purging && r.Message != v.Message:
@@ -240,7 +240,7 @@ func (t *tx) loseVolume(n *workspace.Volume, why string) {
 	n.Made, n.Reason = false, workspace.ReasonVolumeLost
 	n.Message = cmp.Or(why, "its node doesn't have it any more")
 	t.putVolume(n)
-	t.volumeEvent("volume.lost", n, n.Reason, fmt.Sprintf("volume of instance %s isn't on node %s any more: %s", n.Name, nodeName(t, n.Node), n.Message))
+	t.volumeEvent("volume.lost", n, n.Reason, fmt.Sprintf("the volume of instance %s isn't on node %s any more: %s", n.Name, nodeName(t, n.Node), n.Message))
 }
 
 // Volume by id, nil when there is none.
