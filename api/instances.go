@@ -87,18 +87,11 @@ func (a *API) creation(ctx context.Context, r *reader, w *workspace.Workspace, b
 	if policy == "" {
 		policy = t.StoragePolicy
 	}
-	restart := b.RestartPolicy
-	if restart.Mode == "" {
-		restart.Mode = t.RestartPolicy.Mode
-	}
-	if restart.MaxRestarts == 0 {
-		restart.MaxRestarts = t.RestartPolicy.MaxRestarts
-	}
 	return &state.CreateInstance{
 		Workspace: w.ID, Project: b.Project, Name: b.Name, Description: b.Description,
 		Template: workspace.TemplateRef{Name: t.Name, Variables: public, Description: t.Description},
 		Secrets:  sealed, Resources: b.Resources.Over(t.Resources), Kind: t.Kind, Spec: spec,
-		StoragePolicy: policy, RestartPolicy: restart, Volume: b.Volume, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: b.Start == nil || *b.Start,
+		StoragePolicy: policy, RestartPolicy: b.RestartPolicy, Volume: b.Volume, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: b.Start == nil || *b.Start,
 	}, nil
 }
 

@@ -156,6 +156,7 @@ func (a *app) accept(ctx context.Context, cl *client.Client, f *forwarding) erro
 			return fmt.Errorf("listen on %s: %w", f.listener.Addr(), err)
 		}
 		open.Go(func() error {
+			defer conn.Close() // once it is told why
 			if err := carry(ctx, cl, f, conn.(*net.TCPConn)); err != nil && ctx.Err() == nil {
 				fmt.Fprintf(a.stderr, "connection of %s to port %d: %s\n", conn.RemoteAddr(), f.remote, sentence(err))
 			}
@@ -166,7 +167,6 @@ func (a *app) accept(ctx context.Context, cl *client.Client, f *forwarding) erro
 
 // carry joins a connection with one to the container until both ways are done.
 func carry(ctx context.Context, cl *client.Client, f *forwarding, local *net.TCPConn) error {
-	defer local.Close()
 	remote, err := cl.Forward(ctx, f.instance, f.remote)
 	if err != nil {
 		return err

@@ -105,6 +105,9 @@ func templates() []workspace.Template {
 			Variables: []workspace.Variable{{Name: "password", Type: workspace.VarSecret, Required: true}},
 		},
 		{
+			Name: "kept", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30, VolumePath: "/data",
+		},
+		{
 			Name: "notebook", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30,
 			Ports:     []workspace.Port{{Name: "web", Number: "8888", Protocol: "HTTP", Path: "/lab?token=${token}"}},
 			Variables: []workspace.Variable{{Name: "token", Type: workspace.VarSecret, Generate: true}},
