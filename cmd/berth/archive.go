@@ -90,7 +90,7 @@ func unpack(r io.Reader, dir, name string) (*unpacked, error) {
 	if err != nil {
 		return nil, fmt.Errorf("copy: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing was written through it
 	done := &unpacked{}
 	modes := map[string]fs.FileMode{} // of directories, once all is in them
 	for archive := tar.NewReader(r); ; {

@@ -33,7 +33,7 @@ belong to its user. Only files, directories and links are copied.`,
   berth cp nb:/home/jovyan/results results-today
   berth cp nb:/var/log - | tar tv`,
 		Args: takes("SOURCE", "DESTINATION"),
-		ValidArgsFunction: func(c *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(c *cobra.Command, _ []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			names, _ := a.complete(instanceNames)(c, nil, start)
 			return each(names, func(n string) string { return n + ":/" }), cobra.ShellCompDirectiveNoSpace
 		},

@@ -173,7 +173,7 @@ func carry(ctx context.Context, cl *client.Client, f *forwarding, local *net.TCP
 	}
 	defer remote.Close()
 	both, ctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(ctx, func() { local.Close(); remote.Close() })()
+	defer context.AfterFunc(ctx, func() { _, _ = local.Close(), remote.Close() })()
 	both.Go(func() error { return pour(remote, local) })
 	both.Go(func() error { return pour(local, remote) })
 	return both.Wait()

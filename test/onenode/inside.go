@@ -236,7 +236,7 @@ func (c *cluster) CopyTo(_ context.Context, _, dir string, r io.Reader) error {
 	if err != nil {
 		return workspace.Errorf(workspace.CodeNotFound, "there is no directory %s in the container", dir)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing was written through it
 	archive := tar.NewReader(r)
 	for {
 		header, err := archive.Next()

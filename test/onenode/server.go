@@ -71,7 +71,7 @@ func (s *Server) serve(as context.Context, socket string) error {
 func (s *Server) Close() {
 	for _, h := range s.http {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if h.Shutdown(ctx) != nil {
+		if errors.Join(h.Shutdown(ctx), s.api.Wait(ctx)) != nil {
 			_ = h.Close() // there is no gentler way left
 		}
 		cancel()
