@@ -46,16 +46,15 @@ func (a *app) pull(ctx context.Context, cl *client.Client, r workspace.PullReque
 		if now.TotalBytes > 0 {
 			done = 100 * min(now.DoneBytes, now.TotalBytes) / now.TotalBytes
 		}
-		text := fmt.Sprintf("%s %d %%, %s of %s, %d of %d layers", r.Reference, done,
-			formatBytes(now.DoneBytes), formatBytes(now.TotalBytes), now.LayersDone, now.Layers)
+		rest := fmt.Sprintf("%s of %s, %d of %d layers", formatBytes(now.DoneBytes), formatBytes(now.TotalBytes), now.LayersDone, now.Layers)
 		if now.Unpacking {
-			done, text = 100, r.Reference+" 100 %, unpacking"
+			done, rest = 100, "unpacking"
 		}
 		switch {
 		case p.live:
-			p.show(bar(int(done)) + " " + text)
+			p.show(fmt.Sprintf("%s %d %% %s, %s", bar(int(done)), done, r.Reference, rest))
 		case done/10 != tenth || now.Unpacking:
-			p.show(text)
+			p.show(fmt.Sprintf("%s %d %%, %s", r.Reference, done, rest))
 		}
 		tenth = done / 10
 	})
