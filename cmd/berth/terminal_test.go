@@ -112,7 +112,7 @@ func TestPullsOnATerminal(t *testing.T) {
 	}
 	defer server.Close()
 	t.Setenv("BERTH_SOCKET", filepath.Join(dir, "s"))
-	if got := onTerminal(t, "image", "pull", "registry.test/a"); !strings.Contains(got, "\r\x1b[K[##########----------] 50 % registry.te…\r\x1b[Kimage registry.test/a pulled") {
+	if got := onTerminal(t, "image", "pull", "registry.test/a"); !strings.Contains(got, "\r\x1b[K[##########----------] 50 % registry.t…\r\x1b[Kimage registry.test/a pulled") {
 		t.Errorf("a pull shows\n%q", got)
 	}
 	onTerminal(t, "instance", "create", "nb", "-t", "demo")
