@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +20,6 @@ func runOnTerminal(p *exec.Cmd, spec workspace.ExecSpec, streams workspace.ExecS
 	defer master.Close()
 	resize(master, spec.Size)
 	p.Stdin, p.Stdout, p.Stderr = terminal, terminal, terminal
-	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	err = p.Start()
 	terminal.Close()
 	if err != nil {
