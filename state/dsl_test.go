@@ -248,7 +248,7 @@ func (w *world) buildWorkspace(l *line) Command {
 func (w *world) buildCreate(l *line) Command {
 	id, start := l.word(0), l.args["run"] != nil
 	return &CreateInstance{
-		ID: id, Workspace: l.get("in", "w0"), Project: l.get("project", ""), Name: l.get("name", id), Template: workspace.TemplateRef{Name: "shell"},
+		ID: id, Workspace: l.get("in", "w0"), Project: l.get("project", ""), Name: l.get("name", id), Template: workspace.TemplateRef{Name: l.get("template", "shell")},
 		Kind: workspace.RunKind(l.get("kind", "interactive")),
 		Resources: workspace.Resources{
 			GPUCount: int(l.number("gpus", 0)), GPUShare: int(l.number("share", 0)), GPUType: l.get("type", ""),

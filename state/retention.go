@@ -95,7 +95,8 @@ func due(v *workspace.Volume) time.Time {
 }
 
 // Sweep does what has become due. The leader proposes it when View.NextDue says
-// so; one that comes too early changes nothing.
+// so; one that comes too early changes nothing. No volume is deleted by time
+// without a warning PurgeWarning before, also when no leader was there to give it.
 type Sweep struct{}
 
 // Type is TypeSweep.
@@ -110,12 +111,15 @@ func (c *Sweep) apply(t *tx) error {
 		if v == nil || due(v).After(t.at) {
 			return nil
 		}
-		if !v.PurgeAt.After(t.at) {
+		if v.Warned {
 			t.purge(v, "its time is over (storage policy "+v.Policy+")")
 			continue
 		}
 		n := *v
 		n.Warned = true
+		if earliest := t.at.Add(workspace.PurgeWarning); n.PurgeAt.Before(earliest) {
+			n.PurgeAt = earliest
+		}
 		t.putVolume(&n)
 		t.volumeEvent("volume.purge_soon", &n, "", fmt.Sprintf(
 			"the volume of instance %s on node %s is deleted on %s: berth volume keep %s keeps it", n.Name, nodeName(t, n.Node),

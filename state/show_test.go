@@ -47,7 +47,9 @@ func (w *world) show(l *line) (string, bool) {
 			}
 		}
 	case "purges":
-		fmt.Fprintln(&out, strings.Join(v.Purges(id), " "))
+		for _, volume := range v.Purges(id) {
+			out.WriteString(volume + "\n")
+		}
 	case "next-due":
 		fmt.Fprintln(&out, v.NextDue().Format(time.RFC3339))
 	case "registries":

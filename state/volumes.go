@@ -159,6 +159,9 @@ func (t *tx) detach(inst *workspace.Instance) (fate string) {
 	n := *v
 	n.Detached, n.Policy = true, storagePolicy(inst)
 	fate = t.retain(&n)
+	if n.Lost() {
+		fate = "which its node doesn't have any more, " + fate
+	}
 	t.volumeEvent("volume.detached", &n, "", fmt.Sprintf("the volume of instance %s on node %s, %d MiB, %s", n.Name, nodeName(t, n.Node), n.SizeMiB, fate))
 	return fate
 }
@@ -224,7 +227,7 @@ func (t *tx) reportVolume(node string, r *workspace.VolumeReport, late bool) {
 			message = "the volume of instance " + n.Name + " is on node " + nodeName(t, node) + " again"
 		}
 		t.volumeEvent("volume.made", &n, "", message)
-	case !r.Made && v.Purging && r.Message != v.Message:
+	case !r.Made && v.Purging && !v.Lost() && r.Message != v.Message:
 		n.Reason, n.Message = "purge_waits", r.Message
 		t.putVolume(&n)
 		t.volumeEvent("volume.purge_waits", &n, n.Reason, n.Message)
