@@ -120,5 +120,6 @@ func (l *Loop) RunOnce(ctx context.Context, view state.View, now time.Time) erro
 // waitsAlready: the run waits for the same thing as before, nothing is new.
 func waitsAlready(view state.View, p *state.Placement) bool {
 	s, run := &p.Suggestion, view.Run(p.Run)
-	return s.Node == "" && !s.Impossible && run.Reason == s.Reason && run.Message == s.Message
+	final := s.Impossible && run.Restarts == 0 // a restart waits all the same
+	return s.Node == "" && !final && run.Reason == s.Reason && run.Message == s.Message
 }

@@ -60,9 +60,11 @@ type Config struct {
 	// Note takes frames of other channels, in order. It must not block, and not
 	// keep the content.
 	Note func(c Channel, content []byte)
-	// Ping is the time between pings, and the longest that one may take; zero is
-	// 30 s.
+	// Ping is the time between pings; zero is 30 s.
 	Ping time.Duration
+	// Patience is the longest that the answer to a ping may take; zero is as long
+	// as Ping.
+	Patience time.Duration
 }
 
 // Session is one end of a websocket. All methods are safe for concurrent use.
@@ -96,9 +98,12 @@ func New(ws *websocket.Conn, c Config) *Session {
 	if c.Ping == 0 {
 		c.Ping = 30 * time.Second
 	}
+	if c.Patience == 0 {
+		c.Patience = c.Ping
+	}
 	ws.SetReadLimit(maxMessage)
 	s.tasks.Go(s.read)
-	s.tasks.Go(func() { s.ping(c.Ping) })
+	s.tasks.Go(func() { s.ping(c.Ping, c.Patience) })
 	return s
 }
 
@@ -201,7 +206,7 @@ func (s *Session) taken(content []byte) error {
 
 // ping keeps proxies from taking the connection for dead, and finds out when it
 // is.
-func (s *Session) ping(every time.Duration) {
+func (s *Session) ping(every, patience time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -210,7 +215,7 @@ func (s *Session) ping(every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), every)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := s.ws.Ping(ctx)
 		cancel()
 		if err != nil {

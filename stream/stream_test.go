@@ -25,6 +25,11 @@ const patience = 20 * time.Second
 // sockets gives both ends of a websocket.
 func sockets(t *testing.T) (client, server *websocket.Conn) {
 	t.Helper()
+	return socketsThat(t, &websocket.DialOptions{})
+}
+
+func socketsThat(t *testing.T, options *websocket.DialOptions) (client, server *websocket.Conn) {
+	t.Helper()
 	accepted, over := make(chan *websocket.Conn), make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ws, err := websocket.Accept(w, r, nil)
@@ -37,7 +42,8 @@ func sockets(t *testing.T) (client, server *websocket.Conn) {
 	}))
 	t.Cleanup(s.Close)
 	t.Cleanup(func() { close(over) })
-	client, res, err := websocket.Dial(t.Context(), s.URL, &websocket.DialOptions{HTTPClient: s.Client()})
+	options.HTTPClient = s.Client()
+	client, res, err := websocket.Dial(t.Context(), s.URL, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,13 +332,22 @@ type endless struct{}
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestPingKeepsAlive(t *testing.T) {
-	c, s := sockets(t)
-	client := New(c, Config{Receive: []Channel{Data}, Ping: time.Hour})
-	server := New(s, Config{Send: []Channel{Data}, Ping: 5 * time.Millisecond})
-	select {
-	case <-server.Done():
-		t.Errorf("pings that were answered ended it: %v", server.Err())
-	case <-time.After(100 * time.Millisecond):
+	pings := make(chan struct{}, 1)
+	c, s := socketsThat(t, &websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool {
+		select {
+		case pings <- struct{}{}:
+		default:
+		}
+		return true
+	}})
+	client := New(c, Config{Receive: []Channel{Data}})
+	server := New(s, Config{Send: []Channel{Data}, Ping: time.Millisecond, Patience: patience})
+	for range 5 {
+		select {
+		case <-pings:
+		case <-server.Done():
+			t.Fatalf("pings that were answered ended it: %v", server.Err())
+		}
 	}
 	if _, err := server.Writer(Data).Write([]byte("x")); err != nil {
 		t.Error(err)

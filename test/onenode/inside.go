@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"berth/gpu"
 	"berth/state"
@@ -101,6 +103,10 @@ func (c *cluster) Exec(ctx context.Context, _ string, spec workspace.ExecSpec, s
 	for _, e := range spec.Env {
 		p.Env = append(p.Env, e.Name+"="+e.Value)
 	}
+	// What it has started goes with it.
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: spec.Terminal}
+	p.Cancel = func() error { return syscall.Kill(-p.Process.Pid, syscall.SIGKILL) }
+	p.WaitDelay = time.Second
 	var err error
 	if spec.Terminal {
 		err = runOnTerminal(p, spec, streams)

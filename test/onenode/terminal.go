@@ -5,7 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,19 +18,22 @@ func runOnTerminal(p *exec.Cmd, spec workspace.ExecSpec, streams workspace.ExecS
 	if err != nil {
 		return err
 	}
-	defer master.Close()
+	ended := make(chan struct{})
+	var sizes sync.WaitGroup
+	defer func() {
+		close(ended)
+		sizes.Wait()
+		master.Close()
+	}()
 	resize(master, spec.Size)
 	p.Stdin, p.Stdout, p.Stderr = terminal, terminal, terminal
-	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	err = p.Start()
 	terminal.Close()
 	if err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	defer close(ended)
 	go func() { _, _ = io.Copy(master, streams.Stdin) }() // ends with the terminal or the client
-	go func() {
+	sizes.Go(func() {
 		for {
 			select {
 			case size := <-streams.Resize:
@@ -39,7 +42,7 @@ func runOnTerminal(p *exec.Cmd, spec workspace.ExecSpec, streams workspace.ExecS
 				return
 			}
 		}
-	}()
+	})
 	_, _ = io.Copy(streams.Stdout, master) // ends with EIO once nobody has the terminal
 	return p.Wait()
 }
