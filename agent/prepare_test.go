@@ -158,7 +158,8 @@ func TestVolumesThatCannotBeHad(t *testing.T) {
 				if r.Phase != workspace.PhaseFailed || r.reason != test.reason || r.listed() || len(h.created()) != 0 {
 					t.Errorf("%s (%s: %s), %d containers made", r.Phase, r.reason, r.message, len(h.created()))
 				}
-				gone := slices.ContainsFunc(h.cluster.volumes, func(v workspace.VolumeReport) bool { return v.Gone })
+				volumes, _ := h.cluster.said()
+				gone := slices.ContainsFunc(volumes, func(v workspace.VolumeReport) bool { return v.Gone })
 				if gone != test.gone || len(h.left()) != 0 {
 					t.Errorf("reported gone: %v; left: %v", gone, h.left())
 				}
