@@ -158,7 +158,8 @@ func TestVolumesThatCannotBeHad(t *testing.T) {
 				if r.Phase != workspace.PhaseFailed || r.reason != test.reason || r.listed() || len(h.created()) != 0 {
 					t.Errorf("%s (%s: %s), %d containers made", r.Phase, r.reason, r.message, len(h.created()))
 				}
-				gone := slices.ContainsFunc(h.cluster.volumes, func(v workspace.VolumeReport) bool { return v.Gone })
+				volumes, _ := h.cluster.said()
+				gone := slices.ContainsFunc(volumes, func(v workspace.VolumeReport) bool { return v.Gone })
 				if gone != test.gone || len(h.left()) != 0 {
 					t.Errorf("reported gone: %v; left: %v", gone, h.left())
 				}
@@ -440,23 +441,29 @@ func TestARunThatGoesWhileItIsPrepared(t *testing.T) {
 	}
 }
 
-// The same while what was prepared comes in at that very moment.
-func TestARunThatGoesAsItsVolumeFails(t *testing.T) {
-	for range 20 { // which is seen first is chance
-		inBubble(t, func(t *testing.T, h *host) {
-			release := h.volumes.Block("Mount")
+// What comes in for a run that went at that very moment is for nobody.
+func TestAResultForARunThatHasGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		d := h.startDaemon("")
+		settle()
+		a := &workspace.Assignment{Run: "run-1", Phase: workspace.PhasePulling}
+		complete(a)
+		c := there(runtime.StateRunning)
+		for name, begin := range map[string]func(w *worker, in input){
+			"pull":    func(w *worker, in input) { w.fetch(t.Context(), in) },
+			"prepare": func(w *worker, in input) { _ = w.prepare(t.Context(), in) },
+			"probe":   func(w *worker, in input) { w.probe(t.Context(), in) },
+		} {
 			h.volumes.FailNext("Mount", runtime.ErrCorrupt)
-			d := h.ready(t, nil)
-			h.cluster.lose("run-1", true)
-			release()
-			pass(time.Second)
-			if left := h.left(); len(left) != 0 || d.Stats().Runs != 0 {
-				t.Errorf("left %v, %d runs", left, d.Stats().Runs)
+			w := &worker{agent: d.Agent, run: "run-1", results: make(chan *job, 2)}
+			begin(w, input{assignment: a, container: c})
+			(<-w.results).deliver(input{})
+			if p := &w.progress; p.end != nil || p.image != "" || p.prepared != nil || w.failures != 0 {
+				t.Errorf("%s: %+v", name, p)
 			}
-			d.stop(t)
-			h.cluster.check(t)
-		})
-	}
+		}
+		d.stop(t)
+	})
 }
 
 // The image's user is the owner of what is made for it.
