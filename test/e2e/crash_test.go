@@ -26,7 +26,8 @@ func crashInStart(t *testing.T, point string) {
 	d := newDaemon(t)
 	d.up("BERTH_CRASH_AT=" + point)
 	d.prepare()
-	d.create("box", "demo")
+	d.served("box", "count")
+	d.create("box", "box")
 	d.wait()
 	d.up()
 	inst := d.waitFor("box", "running")
@@ -44,7 +45,7 @@ func crashInStop(t *testing.T, point string) {
 	d.up("BERTH_CRASH_AT=" + point)
 	d.prepare()
 	// The one that ignores TERM passes every point of a stop.
-	d.template("stubborn", "ignore-term")
+	d.served("stubborn", "ignore-term")
 	d.create("box", "stubborn")
 	d.says(d.waitFor("box", "running").Run, "ready")
 	// The daemon may die before it has answered.
@@ -54,6 +55,20 @@ func crashInStop(t *testing.T, point string) {
 	d.wait()
 	d.up()
 	d.stopAndCheck("box")
+}
+
+// served makes a template with all that a run can have: a volume, a port and a
+// probe. The page is busybox's; behaviour is the workload's.
+func (d *daemon) served(name, behaviour string) {
+	d.t.Helper()
+	if _, err := d.client.PutTemplate(d.t.Context(), workspace.Template{
+		Name: name, Image: imageName, Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 1,
+		Command:    []string{"/bin/sh", "-c", "echo hello >/tmp/index.html; httpd -p 8080 -h /tmp; exec /bin/workload " + behaviour},
+		VolumePath: "/data", Ports: []workspace.Port{{Name: "page", Number: "8080", Protocol: "HTTP"}},
+		Probe: &workspace.Probe{HTTPPath: "/", Port: "page"},
+	}); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // stopAndCheck stops an instance, if it hasn't been, and checks that nothing of

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,11 +21,9 @@ import (
 // cgroupParent keeps the containers of the tests apart from others on the host.
 const cgroupParent = "/berth-e2e"
 
-// The network of the tests' containers: a berth of the host has another.
-const (
-	bridge = "berthe2e0"
-	subnet = "10.211.0.0/16"
-)
+// networks counts the daemons that were made: each has a bridge and a subnet of
+// its own, which no berth of this host has.
+var networks atomic.Int32
 
 const patience = 30 * time.Second
 
@@ -34,10 +33,13 @@ type daemon struct {
 	dir    string
 	at     string // its control socket
 	args   []string
+	bridge string
+	subnet string
 	wrap   func(*exec.Cmd) // changes how it is started; nil: doesn't
 	client *client.Client
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when the process has ended
+	before counts        // what the host held before it
 }
 
 // newDaemon prepares one; nothing runs yet. What it leaves on the host when the
@@ -51,13 +53,14 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := leftovers(t)
-	d := &daemon{t: t, dir: dir, at: filepath.Join(dir, "berth.sock"), args: args}
+	n := networks.Add(1)
+	d := &daemon{
+		t: t, dir: dir, at: filepath.Join(dir, "berth.sock"), args: args,
+		bridge: fmt.Sprintf("berthe2e%d", n), subnet: fmt.Sprintf("10.211.%d.0/24", n%256),
+	}
+	d.before = leftovers(t)
 	t.Cleanup(func() {
 		d.cleanUp()
-		if after := leftovers(t); after != before {
-			t.Errorf("left on the host:\nbefore %+v\nafter  %+v", before, after)
-		}
 		if t.Failed() {
 			t.Logf("log of berthd:\n%s", d.log())
 		}
@@ -76,7 +79,7 @@ func (d *daemon) log() string {
 // commandLine is how the daemon is started.
 func (d *daemon) commandLine() []string {
 	return append([]string{"run", "--config", "/dev/null", "--data-dir", d.data(), "--socket", d.socket(),
-		"--http-listen", "127.0.0.1:0", "--containerd-address", host.containerd, "--run-dir", filepath.Join(d.dir, "run"), "--network-bridge", bridge, "--network-subnet", subnet,
+		"--http-listen", "127.0.0.1:0", "--containerd-address", host.containerd, "--run-dir", filepath.Join(d.dir, "run"), "--network-bridge", d.bridge, "--network-subnet", d.subnet,
 		"--containerd-cgroup-parent", cgroupParent, "--simulate-gpus", "A100-SXM4-80GB:8", "--log-level", "debug"}, d.args...)
 }
 
@@ -202,9 +205,37 @@ func (d *daemon) cleanUp() {
 		}
 		return nil
 	})
+	d.tidy()
 	d.signal(syscall.SIGTERM)
 	d.client.Close()
 	d.cmd = nil
+	d.clear()
+}
+
+// tidy waits until the host holds no more than before: the end of a run is told
+// before its network and its volume are put away.
+func (d *daemon) tidy() {
+	d.t.Helper()
+	deadline := time.Now().Add(patience)
+	for leftovers(d.t) != d.before {
+		if time.Now().After(deadline) {
+			d.t.Errorf("left on the host:\nbefore %+v\nafter  %+v", d.before, leftovers(d.t))
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// clear takes away what a host keeps between runs: the bridge and its rules.
+func (d *daemon) clear() {
+	d.t.Helper()
+	args := append([]string{"clear"}, d.commandLine()[1:]...)
+	if out, err := exec.Command(filepath.Join(host.bin, "berthd"), args...).CombinedOutput(); err != nil {
+		d.t.Errorf("berthd clear: %v\n%s", err, out)
+	}
+	if out, err := exec.Command("ip", "link", "show", d.bridge).CombinedOutput(); err == nil {
+		d.t.Errorf("berthd clear left the bridge:\n%s", out)
+	}
 }
 
 // prepare imports the image and makes the template that tests start from.

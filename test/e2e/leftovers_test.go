@@ -11,7 +11,7 @@ import (
 // counts of what a container is made of on a host. Equal before and after means
 // that nothing leaked.
 type counts struct {
-	containers, tasks, snapshots, mounts, namespaces, loops, cgroups, shims int
+	containers, tasks, snapshots, mounts, namespaces, loops, links, cgroups, shims int
 }
 
 func leftovers(t *testing.T) counts {
@@ -23,6 +23,7 @@ func leftovers(t *testing.T) counts {
 		mounts:     mounts(t),
 		namespaces: namespaces(t),
 		loops:      loops(t),
+		links:      links(t),
 		cgroups:    cgroups(t),
 		shims:      shims(t),
 	}
@@ -86,6 +87,22 @@ func namespaces(t *testing.T) int {
 func loops(t *testing.T) int {
 	t.Helper()
 	all, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, path := range all {
+		if file, _ := os.ReadFile(path); strings.HasPrefix(string(file), host.dir) {
+			n++
+		}
+	}
+	return n
+}
+
+// links counts the interfaces of containers: they are in a bridge of the tests.
+func links(t *testing.T) int {
+	t.Helper()
+	all, err := filepath.Glob("/sys/class/net/berthe2e*/brif/*")
 	if err != nil {
 		t.Fatal(err)
 	}
