@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 		&cobra.Group{ID: groupOther, Title: "Other:"})
 	root.SetHelpCommandGroupID(groupOther)
 	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.workspaceCommand())
-	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.eventsCommand())
+	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.eventsCommand(), a.doctorCommand())
 	grouped(root, groupOther, a.versionCommand(), completionCommand())
 	return root
 }
