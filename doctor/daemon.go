@@ -164,13 +164,19 @@ func (e *exam) daemon(ctx context.Context) {
 		return
 	}
 	if !e.exists(e.Socket) {
+		if e.UID != 0 {
+			e.warn("berthd", asRoot, "berthd doesn't run here, or this user may not see %s", e.Socket)
+			return
+		}
 		e.warn("berthd", "systemctl start berthd, or berthd by hand", "berthd doesn't run here: there is no %s", e.Socket)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	d, err := e.Options.Daemon(ctx)
+	d, err := e.Daemon(ctx)
 	switch {
+	case err != nil && e.UID != 0:
+		e.warn("berthd", asRoot, "berthd can't be asked by this user on %s: %v", e.Socket, err)
 	case err != nil:
 		e.fail("berthd", "see why: systemctl status berthd; journalctl -u berthd -e", "berthd doesn't answer on %s: %v", e.Socket, err)
 	case d.Node == "":

@@ -49,7 +49,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Check looks the host over. It changes nothing but for a file of 4 KiB in the
+// Check looks the host over. It changes nothing but for a file of 40 KiB in the
 // data directory, which it removes. Once ctx has ended its answer is worthless.
 func Check(ctx context.Context, h Host, o Options) []workspace.Check {
 	e := &exam{Host: h, Options: o.withDefaults()}

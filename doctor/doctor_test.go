@@ -288,3 +288,22 @@ func TestWithoutRoot(t *testing.T) {
 		}
 	}
 }
+
+// Nor is a daemon down because this user can't reach it.
+func TestDaemonOfAnotherUser(t *testing.T) {
+	for name, change := range map[string]func(*machine){
+		"hidden": func(m *machine) { m.sockets = nil },
+		"denied": func(m *machine) {
+			m.options.Daemon = func(context.Context) (Daemon, error) { return Daemon{}, errors.New("permission denied") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := healthy()
+			m.uid = 1000
+			change(m)
+			if c := byName(t, Check(t.Context(), m.host(t), m.options))["berthd"]; c.Status != workspace.CheckWarn || c.Fix != asRoot {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
