@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -218,6 +219,13 @@ func (c *cluster) purge(ids ...string) {
 	c.entry(func() { c.purges, c.purgeIndex = append(c.purges, ids...), c.at.Index })
 }
 
+// said gives what was reported of volumes and of devices' health.
+func (c *cluster) said() ([]workspace.VolumeReport, []workspace.DeviceHealth) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.volumes), slices.Clone(c.health)
+}
+
 // ordered: the volume is to be deleted.
 func (c *cluster) ordered(id string) bool {
 	c.mu.Lock()
@@ -273,6 +281,9 @@ func (c *cluster) release(release workspace.Release) {
 	}
 	if c.container(release.Run) {
 		c.broken = append(c.broken, release.Run+": released while it has a container")
+	}
+	if _, attached := c.host.networks.Attached(release.Run); attached {
+		c.broken = append(c.broken, release.Run+": released while it has a network")
 	}
 	if !r.Phase.Terminal() {
 		c.broken = append(c.broken, release.Run+": released before its end")
@@ -350,6 +361,7 @@ func (c *cluster) now(run string) clusterRun {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := *c.runs[run]
+	r.held, r.stuck = maps.Clone(r.held), maps.Clone(r.stuck)
 	return r
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ func TestAnUnresponsiveDriver(t *testing.T) {
 		d := h.start(t, nil)
 		inventory, _ := h.gpus.Inventory(t.Context())
 		h.gpus.Fail(fmt.Errorf("nvmlDeviceGetUUID: %w", gpu.ErrUnresponsive))
-		pass(hardwareEvery + defaultReconcile)
+		_, _ = d.Readings(t.Context()) // whoever asks first finds out
+		pass(defaultReconcile)
 		if ready := c.node().ready; ready.Ready || ready.Reason != "driver_unresponsive" {
 			t.Errorf("readiness: %+v", ready)
 		}
@@ -71,16 +73,18 @@ func TestAProcessOfNobodyHereKeepsADeviceFromRuns(t *testing.T) {
 		d := h.start(t, nil)
 		h.gpus.SetProcesses(processOn(uuid(1), 7), processOn(uuid(0), 8))
 		pass(hardwareEvery + defaultReconcile)
-		if len(c.health) != 1 || c.health[0].Device != uuid(1) || c.health[0].Reason != "held_by_other" || !strings.Contains(c.health[0].Message, "process 7 (python)") {
-			t.Errorf("health: %+v", c.health)
+		_, health := c.said()
+		if len(health) != 1 || health[0].Device != uuid(1) || health[0].Reason != "held_by_other" || !strings.Contains(health[0].Message, "process 7 (python)") {
+			t.Errorf("health: %+v", health)
 		}
 		d.stop(t)
 		h.gpus.SetProcesses() // gone while nobody looked
 		d = h.startDaemon("")
 		pass(time.Second)
 		want := workspace.DeviceHealth{Device: uuid(1), Health: gpu.Healthy}
-		if diff := cmp.Diff(want, c.health[len(c.health)-1]); diff != "" || len(c.health) != 2 {
-			t.Errorf("%d reports: %s", len(c.health), diff)
+		_, health = c.said()
+		if diff := cmp.Diff(want, health[len(health)-1]); diff != "" || len(health) != 2 {
+			t.Errorf("%d reports: %s", len(health), diff)
 		}
 		d.stop(t)
 		c.check(t)
@@ -94,10 +98,11 @@ func TestTheHealthOfDevices(t *testing.T) {
 		d := h.startDaemon("")
 		settle()
 		last := func() string {
-			if len(c.health) == 0 {
+			_, health := c.said()
+			if len(health) == 0 {
 				return "nothing"
 			}
-			return fmt.Sprintf("%d: %s %s", len(c.health), c.health[len(c.health)-1].Health, c.health[len(c.health)-1].Reason)
+			return fmt.Sprintf("%d: %s %s", len(health), health[len(health)-1].Health, health[len(health)-1].Reason)
 		}
 		for _, step := range []struct {
 			what string
@@ -123,4 +128,13 @@ func TestTheHealthOfDevices(t *testing.T) {
 		d.stop(t)
 		c.check(t)
 	})
+}
+
+func TestProcSaysWhatAProcessIs(t *testing.T) {
+	if p, ok := procProcess(os.Getpid()); !ok || p.Command == "" || p.Cgroup == "" {
+		t.Errorf("this process: %+v, %v", p, ok)
+	}
+	if p, ok := procProcess(1 << 30); ok {
+		t.Errorf("no process: %+v", p)
+	}
 }

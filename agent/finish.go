@@ -17,6 +17,11 @@ import (
 func (w *worker) term(ctx context.Context, in input) error {
 	a, p, grace := w.agent, &w.progress, graceOf(in.assignment)
 	if p.termed == 0 {
+		if p.end != nil { // an agent after this one would take what it finds running for what it should be
+			if err := a.ledger.keepEnd(*p.end); err != nil {
+				return err
+			}
+		}
 		if err := a.ledger.keepStop(w.run, a.stamp()); err != nil {
 			return err
 		}

@@ -88,7 +88,7 @@ func (a *Agent) hearDevices(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.warn("the driver's events can't be heard; it is tried again", fmt.Errorf("events of the devices: %w", err))
+		a.warn("the driver's events aren't heard any more; it is tried again", err)
 		sleep(ctx, backOff(failures), nil)
 	}
 	return nil

@@ -42,6 +42,23 @@ func TestLeftoversAreTakenAway(t *testing.T) {
 		if list, _ := h.volumes.List(t.Context()); len(list) != 2 {
 			t.Errorf("volumes: %v", list)
 		}
+		// So does what comes later.
+		late := *a
+		late.Run, late.Volume = "late", &workspace.VolumeClaim{ID: "volume-of-gone"}
+		if _, err := h.Create(t.Context(), specOf("cluster-2", testImage, "", &late, &prepared{})); err != nil {
+			t.Fatal(err)
+		}
+		pass(defaultReconcile)
+		if _, err := h.volumes.Mount(t.Context(), runtime.VolumeSpec{ID: "volume-of-gone", SizeMiB: 8}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if got := strings.Join(h.left(), ", "); got != "network unknown, volume volume-of-gone, volume volume-of-unknown" {
+			t.Errorf("left: %s", got)
+		}
+		if err := h.Delete(t.Context(), "late"); err != nil {
+			t.Fatal(err)
+		}
 		// An operator ends it: then it is a leftover too.
 		h.Exit("unknown", 0)
 		if err := h.Delete(t.Context(), "unknown"); err != nil {
@@ -113,7 +130,8 @@ func TestVolumesAreDeletedAsOrdered(t *testing.T) {
 		c.purge("volume-1", "other", "never-made")
 		settle()
 		said := map[string]string{}
-		for _, v := range c.volumes {
+		volumes, _ := c.said()
+		for _, v := range volumes {
 			said[v.ID] = v.Message
 			if v.Gone {
 				said[v.ID] = "gone"
@@ -122,16 +140,15 @@ func TestVolumesAreDeletedAsOrdered(t *testing.T) {
 		if said["never-made"] != "gone" || !strings.Contains(said["volume-1"], "run-1") || !strings.Contains(said["other"], "in use") {
 			t.Errorf("reported: %v", said)
 		}
-		reports := len(c.volumes)
 		pass(10 * time.Minute)
-		if len(c.volumes) != reports {
-			t.Errorf("said again: %v", c.volumes[reports:])
+		if again, _ := c.said(); len(again) != len(volumes) {
+			t.Errorf("said again: %v", again[len(volumes):])
 		}
 		release()
 		c.stop("run-1", "user_stop")
 		pass(time.Minute)
-		if list, _ := h.volumes.List(t.Context()); len(list) != 0 || len(c.purges) != 0 {
-			t.Errorf("volumes: %v; still ordered: %v", list, c.purges)
+		if list, _ := h.volumes.List(t.Context()); len(list) != 0 || c.ordered("volume-1") || c.ordered("other") {
+			t.Errorf("volumes: %v", list)
 		}
 		d.stop(t)
 		c.check(t)
@@ -217,5 +234,24 @@ func TestUnusedImagesGoWhenTheDiskGetsFull(t *testing.T) {
 		release()
 		d.stop(t)
 		c.check(t)
+	})
+}
+
+// A container that was listed and not looked at yet keeps its network.
+func TestWhatWasListedIsNotSweptAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		d := h.startDaemon("")
+		d.stop(t)
+		for _, id := range []string{"listed", "assigned", "gone"} {
+			if _, err := h.networks.Attach(t.Context(), runtime.NetworkSpec{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.containers["listed"] = runtime.StateRunning
+		d.assignments["assigned"] = &workspace.Assignment{Run: "assigned"}
+		d.sweep(t.Context())
+		if got := strings.Join(h.left(), ", "); got != "network assigned, network listed" {
+			t.Errorf("left: %s", got)
+		}
 	})
 }

@@ -35,6 +35,11 @@ func (j *job) callOff() {
 	}
 }
 
+// useless: nobody wants what the job has got.
+func (j *job) useless(in *input) bool {
+	return j.off || in.assignment == nil || in.unwanted()
+}
+
 // callOffJobs ends what the run doesn't need any more.
 func (w *worker) callOffJobs(in *input) {
 	unwanted := in.assignment == nil || in.unwanted()

@@ -52,7 +52,7 @@ func (w *worker) prepare(ctx context.Context, in input) error {
 		both.Wait()
 		return func(in input) {
 			w.preparing = nil
-			if !j.off {
+			if !j.useless(&in) {
 				w.madeReady(in, &on, moved, noVolume, noNetwork)
 			}
 		}
@@ -79,14 +79,23 @@ func (w *worker) madeReady(in input, on *prepared, moved map[string]int, failure
 		return 1
 	})
 	if len(failures) > 0 {
-		if errors.Is(failures[0].err, errNoImageUser) {
-			w.progress.image = "" // it has gone: look again
-		}
-		w.fail(in, "prepare", failures[0])
+		w.notReady(in, failures[0])
 		return
 	}
 	w.succeeded()
 	w.progress.prepared = on
+}
+
+func (w *worker) notReady(in input, f *failure) {
+	switch {
+	case errors.Is(f.err, errNoImageUser) && away(f.err):
+		w.runtimeDown(in, f.err)
+	case errors.Is(f.err, errNoImageUser):
+		w.progress.image = "" // it has gone: look again
+		w.fail(in, "read the image's user", f)
+	default:
+		w.fail(in, "prepare", f)
+	}
 }
 
 // attach connects the run's network. A port that something else has is

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"berth/runtime"
 	"berth/runtime/runtimetest"
@@ -119,6 +121,17 @@ func TestResultsStayOnTheVolume(t *testing.T) {
 	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
 		t.Errorf("made outside: %v", entries)
 	}
+
+	volume := t.TempDir()
+	if _, err := makeResults(volume, "run-1", user); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]runtime.User{"": {}, "runs": user, "runs/run-1": user} {
+		var stat unix.Stat_t
+		if err := unix.Stat(filepath.Join(volume, name), &stat); err != nil || stat.Uid != want.UID || stat.Gid != want.GID {
+			t.Errorf("%q is of %d:%d, %v", name, stat.Uid, stat.Gid, err)
+		}
+	}
 }
 
 func TestVolumesThatCannotBeHad(t *testing.T) {
@@ -145,7 +158,8 @@ func TestVolumesThatCannotBeHad(t *testing.T) {
 				if r.Phase != workspace.PhaseFailed || r.reason != test.reason || r.listed() || len(h.created()) != 0 {
 					t.Errorf("%s (%s: %s), %d containers made", r.Phase, r.reason, r.message, len(h.created()))
 				}
-				gone := slices.ContainsFunc(h.cluster.volumes, func(v workspace.VolumeReport) bool { return v.Gone })
+				volumes, _ := h.cluster.said()
+				gone := slices.ContainsFunc(volumes, func(v workspace.VolumeReport) bool { return v.Gone })
 				if gone != test.gone || len(h.left()) != 0 {
 					t.Errorf("reported gone: %v; left: %v", gone, h.left())
 				}
@@ -349,6 +363,7 @@ func TestPullsThatFail(t *testing.T) {
 		reason string
 	}{
 		{"password", runtimetest.Remote{Reference: reference, Username: "bob", Password: "other"}, nil, "registry_denied"},
+		{"password told", runtimetest.Remote{Reference: reference}, fmt.Errorf("GET https://ann:pa55-w0rd@registry.lab: %w", runtime.ErrDenied), "registry_denied"},
 		{"absent", runtimetest.Remote{Reference: "registry.lab/other:1"}, nil, "image_missing"},
 		{"platform", runtimetest.Remote{Reference: reference, Architecture: "s390x"}, nil, "wrong_platform"},
 		{"damaged", runtimetest.Remote{Reference: reference, Damaged: true}, nil, "image_invalid"},
@@ -360,7 +375,7 @@ func TestPullsThatFail(t *testing.T) {
 				digest = "sha256:00"
 			}
 			if test.fail != nil {
-				h.FailNext("Unpack", test.fail)
+				h.FailNext("Pull", test.fail)
 			}
 			d := h.start(t, func(a *workspace.Assignment) {
 				a.Spec.Image, a.Spec.ImageDigest = reference, digest
@@ -400,4 +415,69 @@ func TestARegistryThatIsAway(t *testing.T) {
 			c.check(t)
 		})
 	}
+}
+
+// A run that is taken from this node while it is prepared leaves nothing.
+func TestARunThatGoesWhileItIsPrepared(t *testing.T) {
+	for name, block := range map[string]func(*host) func(){
+		"volume":  func(h *host) func() { return h.volumes.Block("Mount") },
+		"network": func(h *host) func() { return h.networks.Block("Attach") },
+		"image":   func(h *host) func() { return h.Block("Unpack") },
+	} {
+		inBubble(t, func(t *testing.T, h *host) {
+			digest := h.Offer(runtimetest.Remote{Reference: "registry.lab/train:1"})
+			release := block(h)
+			d := h.ready(t, func(a *workspace.Assignment) { a.Spec.Image, a.Spec.ImageDigest = "registry.lab/train:1", digest })
+			h.cluster.lose("run-1", true)
+			settle()
+			release()
+			pass(time.Second)
+			if left := h.left(); len(left) != 0 || d.Stats().Runs != 0 || len(h.created()) != 0 {
+				t.Errorf("%s: left %v, %d runs", name, left, d.Stats().Runs)
+			}
+			d.stop(t)
+			h.cluster.check(t)
+		})
+	}
+}
+
+// What comes in for a run that went at that very moment is for nobody.
+func TestAResultForARunThatHasGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		d := h.startDaemon("")
+		settle()
+		a := &workspace.Assignment{Run: "run-1", Phase: workspace.PhasePulling}
+		complete(a)
+		c := there(runtime.StateRunning)
+		for name, begin := range map[string]func(w *worker, in input){
+			"pull":    func(w *worker, in input) { w.fetch(t.Context(), in) },
+			"prepare": func(w *worker, in input) { _ = w.prepare(t.Context(), in) },
+			"probe":   func(w *worker, in input) { w.probe(t.Context(), in) },
+		} {
+			h.volumes.FailNext("Mount", runtime.ErrCorrupt)
+			w := &worker{agent: d.Agent, run: "run-1", results: make(chan *job, 2)}
+			begin(w, input{assignment: a, container: c})
+			(<-w.results).deliver(input{})
+			if p := &w.progress; p.end != nil || p.image != "" || p.prepared != nil || w.failures != 0 {
+				t.Errorf("%s: %+v", name, p)
+			}
+		}
+		d.stop(t)
+	})
+}
+
+// The image's user is the owner of what is made for it.
+func TestANewVolumeIsTheImagesUsers(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *host) {
+		d := h.ready(t, nil)
+		user, err := h.ImageUser(t.Context(), testImage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := h.volumes.Owner("volume-1"); owner != user {
+			t.Errorf("owner %v, the image's user is %v", owner, user)
+		}
+		d.stop(t)
+		h.cluster.check(t)
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"berth/workspace"
@@ -56,7 +57,7 @@ func (w *worker) probe(ctx context.Context, in input) {
 		return func(in input) {
 			w.probing = nil
 			switch {
-			case j.off || in.assignment == nil || in.unwanted():
+			case j.useless(&in):
 			case last == nil:
 				w.report(in, workspace.PhaseRunning, reasonRunning, "its container is ready")
 			default:
@@ -142,5 +143,10 @@ func probeURL(a *workspace.Assignment, secrets map[string]workspace.Secret) stri
 			scheme = "https"
 		}
 	}
-	return scheme + "://127.0.0.1:" + p.Port + fillSecrets(p.HTTPPath, secrets)
+	escaped := map[string]workspace.Secret{}
+	for name, secret := range secrets {
+		// A form that is right in a path and in a query.
+		escaped[name] = workspace.NewSecret(strings.ReplaceAll(url.QueryEscape(secret.Reveal()), "+", "%20"))
+	}
+	return scheme + "://127.0.0.1:" + p.Port + fillSecrets(p.HTTPPath, escaped)
 }

@@ -78,6 +78,34 @@ func TestARunThatIsNotReadyInTimeFails(t *testing.T) {
 	})
 }
 
+// A restart in its grace doesn't let it live.
+func TestAnUnreadyRunEndsOverARestart(t *testing.T) {
+	for _, point := range []string{"", crashAfterTerm, crashBeforeKill, crashBeforeDelete} {
+		inBubble(t, func(t *testing.T, h *host) {
+			c := h.cluster
+			d := h.startDaemon(point)
+			settle()
+			c.place("run-1", both(complete, command("ignore-term")), uuid(0))
+			pass(61 * time.Second)
+			if point == "" {
+				d.stop(t)
+			} else {
+				pass(time.Minute)
+				<-d.done
+			}
+			h.networks.Serve("run-1", 8888, answer(200)) // too late
+			d = h.startDaemon("")
+			pass(time.Minute)
+			r := c.now("run-1")
+			if r.Phase != workspace.PhaseFailed || r.reason != "not_ready" || r.listed() || len(h.containers())+len(h.left()) > 0 {
+				t.Errorf("%s: %s (%s: %s), containers %v", point, r.Phase, r.reason, r.message, h.containers())
+			}
+			d.stop(t)
+			c.check(t)
+		})
+	}
+}
+
 // The time to get ready goes on over a restart of the daemon.
 func TestAnAdoptedContainerIsProbedOn(t *testing.T) {
 	for _, ready := range []bool{true, false} {
@@ -140,13 +168,13 @@ func TestAProbesSecretIsNotTold(t *testing.T) {
 		})
 		d := h.start(t, both(complete, func(a *workspace.Assignment) {
 			a.Spec.Probe.HTTPPath, a.Spec.Probe.Timeout = "/api?token=${token}", 1
-			a.Secrets = map[string]workspace.Secret{"token": workspace.NewSecret("s3cret")}
+			a.Secrets = map[string]workspace.Secret{"token": workspace.NewSecret("s3cret &x")}
 		}))
 		if message := c.now("run-1").message; strings.Contains(message, "s3cret") {
 			t.Errorf("while it waits: %s", message)
 		}
 		pass(time.Minute)
-		if r := c.now("run-1"); r.reason != "not_ready" || strings.Contains(r.message, "s3cret") || path.Load() != "/api?token=s3cret" {
+		if r := c.now("run-1"); r.reason != "not_ready" || strings.Contains(r.message, "s3cret") || path.Load() != "/api?token=s3cret%20%26x" {
 			t.Errorf("asked %v; %s (%s: %s)", path.Load(), r.Phase, r.reason, r.message)
 		}
 		d.stop(t)

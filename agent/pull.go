@@ -55,7 +55,7 @@ func (w *worker) fetch(ctx context.Context, in input) {
 		return func(in input) {
 			w.preparing = nil
 			switch {
-			case j.off:
+			case j.useless(&in):
 			case err != nil:
 				w.pullFailed(in, err)
 			default:

@@ -38,7 +38,7 @@ func TestARunFromStartToRelease(t *testing.T) {
 				"NVIDIA_VISIBLE_DEVICES=void", "TOKEN=x-s3cret-${token}-${HOME}",
 			},
 			Labels: map[string]string{
-				labelCluster: "cluster-1", labelRun: "run-1", labelInstance: "instance-of-run-1", labelWorkspace: "workspace-1",
+				ClusterLabel: "cluster-1", labelRun: "run-1", labelInstance: "instance-of-run-1", labelWorkspace: "workspace-1",
 				labelIncarnation: "1", labelIndex: itoa(c.now("run-1").Epoch.Index), labelDevices: uuid(0),
 			},
 			Devices: []string{uuid(0)},

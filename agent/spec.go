@@ -13,9 +13,11 @@ import (
 	"berth/workspace"
 )
 
-// Labels of a container: all that a later agent needs to know it again.
+// ClusterLabel is the label of a container that names its cluster.
+const ClusterLabel = "dev.berth/cluster"
+
+// Further labels of a container: all that a later agent needs to know it again.
 const (
-	labelCluster     = "dev.berth/cluster"
 	labelRun         = "dev.berth/run"
 	labelInstance    = "dev.berth/instance"
 	labelWorkspace   = "dev.berth/workspace"
@@ -43,7 +45,7 @@ func labelsOf(cluster string, a *workspace.Assignment) map[string]string {
 		}
 	}
 	labels := map[string]string{
-		labelCluster:     cluster,
+		ClusterLabel:     cluster,
 		labelRun:         a.Run,
 		labelInstance:    a.Instance,
 		labelWorkspace:   a.Workspace,
@@ -69,7 +71,7 @@ func volumeOf(a *workspace.Assignment) string {
 // originOf reads a container's labels. It fails for a container that no agent
 // made; what could be read of it is given all the same.
 func originOf(c *runtime.Container) (origin, error) {
-	o := origin{cluster: c.Labels[labelCluster], instance: c.Labels[labelInstance], volume: c.Labels[labelVolume]}
+	o := origin{cluster: c.Labels[ClusterLabel], instance: c.Labels[labelInstance], volume: c.Labels[labelVolume]}
 	var failed error
 	number := func(text string) uint64 {
 		n, err := strconv.ParseUint(text, 10, 64)

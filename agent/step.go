@@ -153,8 +153,8 @@ func stepWanted(in input) action {
 
 // stepEnding: there is a container and it must go. TERM and grace are for runs
 // that the cluster still has; what it has ended, and what has failed otherwise
-// than by not getting ready, is killed at once. Neither the
-// end of a grace nor KILL waits for a runtime that doesn't answer.
+// than by not getting ready, is killed at once. Neither the end of a grace nor
+// KILL waits for a runtime that doesn't answer.
 func stepEnding(in input) action {
 	p := &in.progress
 	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() && (p.end == nil || p.end.Reason == reasonNotReady)

@@ -69,7 +69,7 @@ func withoutTask() *runtime.Container {
 
 func foreign() *runtime.Container {
 	c := there(runtime.StateRunning)
-	c.Labels[labelCluster] = "cluster-2"
+	c.Labels[ClusterLabel] = "cluster-2"
 	return c
 }
 
@@ -315,7 +315,7 @@ func TestLabelsTellWhereAContainerIsFrom(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(origin{})); diff != "" {
 		t.Error(diff)
 	}
-	for _, label := range []string{labelCluster, labelRun, labelIncarnation, labelIndex} {
+	for _, label := range []string{ClusterLabel, labelRun, labelIncarnation, labelIndex} {
 		labels := labelsOf("cluster-1", a)
 		delete(labels, label)
 		if _, err := originOf(&runtime.Container{ID: "run-1", Labels: labels}); err == nil {

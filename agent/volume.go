@@ -90,7 +90,7 @@ func makeResults(volume, run string, user runtime.User) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	dir := path.Join(resultsDir, run)
 	for _, name := range []string{resultsDir, dir} {
 		err := root.Mkdir(name, 0o755)

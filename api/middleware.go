@@ -20,8 +20,14 @@ import (
 	"berth/workspace"
 )
 
-// maxBody bounds the body of every request but an image's.
+// maxBody bounds the body of every request whose body isn't streamed.
 const maxBody = 1 << 20
+
+// streamedBodies are the operations that take their body as it comes.
+var streamedBodies = map[string]bool{
+	http.MethodPost + " " + base + importPath: true,
+	http.MethodPut + " " + base + filesPath:   true,
+}
 
 // bodyTimeout bounds how long a body may take to come.
 const bodyTimeout = 30 * time.Second
@@ -54,13 +60,16 @@ func (a *API) around(mux *http.ServeMux, unknown string) http.Handler {
 		if wantsStream(r) {
 			r.URL = r.URL.JoinPath("stream")
 		}
-		if _, pattern := mux.Handler(r); pattern == "" {
+		_, pattern := mux.Handler(r)
+		if pattern == "" {
 			writeProblem(seen, r, unmatched(mux, seen, r, unknown))
 			return
 		}
-		if err := takeBody(seen, r, req); err != nil {
-			writeProblem(seen, r, problemOf(err))
-			return
+		if !streamedBodies[pattern] {
+			if err := takeBody(seen, r, req); err != nil {
+				writeProblem(seen, r, problemOf(err))
+				return
+			}
 		}
 		mux.ServeHTTP(seen, r)
 	})
@@ -146,9 +155,9 @@ func requestID(r *http.Request) string {
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // takeBody reads a request's body whole and in time, so that a slow sender
-// holds no handler, and makes its idempotency key. Images are streamed instead.
+// holds no handler, and makes its idempotency key.
 func takeBody(w http.ResponseWriter, r *http.Request, req *request) error {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || isImport(r) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return nil
 	}
 	control := http.NewResponseController(w)

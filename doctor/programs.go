@@ -61,7 +61,7 @@ func (e *exam) containerdAnswers(ctx context.Context, program string) {
 	case err == nil:
 		e.ok("containerd", "containerd answers at %s", address)
 	case chosen.Own:
-		e.warn("containerd", "start berthd, which starts it; what it last said is in "+filepath.Join(filepath.Dir(address), "containerd.log"),
+		e.warn("containerd", "start berthd, which starts it; what it last said is in "+filepath.Join(filepath.Dir(address), "containerd.log")+", or in journalctl -u berth-containerd",
 			"berth's own containerd doesn't answer at %s: %v", address, err)
 	case chosen.Address != "":
 		e.fail("containerd", "start it (systemctl start containerd) and see why it ended (journalctl -u containerd)",

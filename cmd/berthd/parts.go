@@ -71,6 +71,25 @@ func deviceOf(info gpu.Info, access nvml.Access) runtime.Device {
 
 func containerdDir(c Config) string { return filepath.Join(c.DataDir, "containerd") }
 
+// containerdUnit is the unit of the package for a containerd of our own. It
+// serves the package's data directory only.
+const (
+	containerdUnit    = "berth-containerd.service"
+	containerdUnitDir = "/var/lib/berth/containerd"
+)
+
+// spawnConfig is how a containerd of our own is started: by systemd, if that
+// started this daemon from the package, else as a process.
+func spawnConfig(dir string, log *slog.Logger) containerd.SpawnConfig {
+	s := containerd.SpawnConfig{Dir: dir, Log: log}
+	if os.Getenv("INVOCATION_ID") != "" && dir == containerdUnitDir {
+		if _, err := os.Stat(filepath.Join("/lib/systemd/system", containerdUnit)); err == nil {
+			s.Unit = containerdUnit
+		}
+	}
+	return s
+}
+
 // openRuntime connects to this data directory's containerd: the one it has
 // always had, else the configured one, the host's, or one of our own.
 func openRuntime(ctx context.Context, c Config, log *slog.Logger) (*hostRuntime, error) {
@@ -170,7 +189,7 @@ func (r *hostRuntime) ensure(ctx context.Context) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if _, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: r.dir, Log: r.log}); err != nil && ctx.Err() == nil {
+	if _, err := containerd.Spawn(ctx, spawnConfig(r.dir, r.log)); err != nil && ctx.Err() == nil {
 		r.log.Error("berth's own containerd doesn't start; nothing can run until it does", "err", err)
 	}
 }
@@ -186,7 +205,7 @@ func chooseContainerd(ctx context.Context, c Config, log *slog.Logger) (*contain
 	case answers(hostContainerd) == nil:
 		choice.Address = hostContainerd
 	default:
-		address, err := containerd.Spawn(ctx, containerd.SpawnConfig{Dir: containerdDir(c), Log: log})
+		address, err := containerd.Spawn(ctx, spawnConfig(containerdDir(c), log))
 		if err != nil {
 			return nil, fmt.Errorf("no containerd answers at %s, and none of our own can be started: %w: install one (apt install containerd runc), or set containerd.address",
 				hostContainerd, err)

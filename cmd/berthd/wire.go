@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"berth/agent"
 	"berth/api"
 	"berth/cluster"
 	"berth/gpu"
 	"berth/metrics"
+	"berth/packaging"
 	"berth/runtime"
 	"berth/runtime/network"
 	"berth/runtime/volume"
@@ -152,8 +154,8 @@ func (p *parts) close() error {
 	return errors.Join(errs...)
 }
 
-// leader is what only the leader does: it makes the cluster's first entry, then
-// places what waits.
+// leader is what only the leader does: it makes the cluster's first entry and
+// installs the built-in templates, then places what waits and does what is due.
 type leader struct {
 	log     *slog.Logger
 	name    string
@@ -170,8 +172,39 @@ func (l *leader) Run(ctx context.Context) error {
 			return fmt.Errorf("make the cluster's first entry: %w", err)
 		}
 	}
-	loop := &scheduler.Loop{Cluster: l, Planner: l.planner, Log: l.log}
-	return loop.Run(ctx)
+	if err := l.installTemplates(ctx); err != nil {
+		return err
+	}
+	now := steady()
+	loop := &scheduler.Loop{Cluster: l, Planner: l.planner, Log: l.log, Now: now}
+	sweeper := &sweeper{view: l.View, propose: l.propose, now: now}
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return loop.Run(ctx) })
+	work.Go(func() error { return sweeper.Run(ctx) })
+	return work.Wait()
+}
+
+// installTemplates brings the templates that come with berth up to date.
+func (l *leader) installTemplates(ctx context.Context) error {
+	all, err := builtIns(packaging.Templates())
+	if err != nil {
+		return err
+	}
+	some := outdated(l.View(), all)
+	if len(some) == 0 {
+		return nil
+	}
+	if err := l.propose(ctx, &state.InstallTemplates{Templates: some}); err != nil {
+		return fmt.Errorf("install the built-in templates: %w", err)
+	}
+	return nil
+}
+
+// steady is a clock that a step of the wall clock doesn't move, as the one by
+// which a leader's entries are stamped.
+func steady() func() time.Time {
+	start := time.Now()
+	return func() time.Time { return start.Add(time.Since(start)) }
 }
 
 // View and Place make a leader the loop's cluster.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -337,11 +338,19 @@ func TestMissingLibrary(t *testing.T) {
 	if _, err := d.Inventory(t.Context()); !errors.Is(err, gpu.ErrUnresponsive) || !strings.Contains(err.Error(), "load the driver's library") {
 		t.Errorf("error %v", err)
 	}
+	complains := func(want string) {
+		eventually(t, want, func() bool {
+			_, err := d.Inventory(t.Context())
+			return err != nil && strings.Contains(err.Error(), want)
+		})
+	}
 	s.write(s.cfg.LibraryPath, "no library")
-	eventually(t, "the loader's complaint", func() bool {
-		_, err := d.Inventory(t.Context())
-		return err != nil && strings.Contains(err.Error(), "file too short")
-	})
+	complains("file too short")
+	fakeDriver(t, s.root)
+	if err := os.Rename(filepath.Join(s.root, "usr/lib/x86_64-linux-gnu/libnvidia-ml.so."+fakeVersion), s.cfg.LibraryPath); err != nil {
+		t.Fatal(err)
+	}
+	complains("is no NVML of a driver that can be used")
 }
 
 // A driver that is loaded, or exchanged, while berthd runs is noticed.
@@ -424,10 +433,11 @@ func TestIncludeAndExclude(t *testing.T) {
 	}
 }
 
-// A daemon that is killed leaves no child behind, though that hangs.
+// A daemon that is killed leaves no child behind, though that is stuck in the
+// library and doesn't see the end of its input.
 func TestChildEndsWithItsParent(t *testing.T) {
 	s := newStub(t, "new")
-	s.control("hang=nvmlDeviceGetTemperature")
+	s.control("hang=nvmlInit_v2")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ const fakeVersion = "550.54.15"
 func fakeDriver(t *testing.T, root string) {
 	t.Helper()
 	libs := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
-	foreign := filepath.Join(root, "usr/lib32")
+	foreign := filepath.Join(root, "usr/lib/aarch64-linux-gnu")
 	for _, dir := range []string{libs, foreign, filepath.Join(root, "usr/bin"), filepath.Join(root, "lib/firmware/nvidia", fakeVersion), filepath.Join(root, "dev/nvidia-caps")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -41,14 +41,14 @@ func fakeDriver(t *testing.T, root string) {
 			}
 		}
 	}
-	// A library of 32 bits has the same names; it is told by its header.
+	// A library for another machine is told by its header only.
 	header, err := os.ReadFile(filepath.Join(libs, "libcuda.so."+fakeVersion))
 	if err != nil {
 		t.Fatal(err)
 	}
 	header[18], header[19] = 0xB7, 0 // another machine
 	for path, text := range map[string][]byte{
-		filepath.Join(foreign, "libcuda.so."+fakeVersion):                        header,
+		filepath.Join(foreign, "libnvidia-foreign.so."+fakeVersion):              header,
 		filepath.Join(root, "usr/bin/nvidia-smi"):                                []byte("#!/bin/sh\n"),
 		filepath.Join(root, "lib/firmware/nvidia", fakeVersion, "gsp_ga10x.bin"): nil,
 	} {

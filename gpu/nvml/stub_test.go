@@ -19,7 +19,7 @@ import (
 // asChild makes this test binary the child of a Driver, as berthd is its own.
 const asChild = "BERTH_TEST_NVML_CHILD"
 
-// asParent makes this test binary a process with a Driver whose call hangs; its
+// asParent makes this test binary a process with a Driver whose child hangs; its
 // value is the child's command.
 const asParent = "BERTH_TEST_NVML_PARENT"
 
@@ -27,13 +27,18 @@ func parent(command []string, root string) {
 	if err := os.Unsetenv(asParent); err != nil {
 		panic(err)
 	}
-	d := NewDriver(Config{Root: root, Command: command, CallTimeout: time.Hour})
-	if _, err := d.Inventory(context.Background()); err != nil {
-		panic(err)
+	d := NewDriver(Config{Root: root, Command: command, InventoryTimeout: time.Hour})
+	go func() { _, _ = d.Inventory(context.Background()) }()
+	for {
+		d.mu.Lock()
+		c := d.child
+		d.mu.Unlock()
+		if c != nil {
+			fmt.Println(c.pid())
+			select {} // until it is killed
+		}
+		time.Sleep(time.Millisecond)
 	}
-	fmt.Println(d.child.pid())
-	_, err := d.Readings(context.Background())
-	panic(err)
 }
 
 func TestMain(m *testing.M) {
