@@ -69,7 +69,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 	root.SetHelpCommandGroupID(groupOther)
 	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.volumeCommand(), a.workspaceCommand())
 	grouped(root, groupInside, a.execCommand(), a.logsCommand(), a.portForwardCommand(), a.cpCommand())
-	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.registryCommand(), a.eventsCommand())
+	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.registryCommand(), a.eventsCommand(), a.doctorCommand())
 	grouped(root, groupOther, a.versionCommand(), completionCommand(), manCommand())
 	return root
 }

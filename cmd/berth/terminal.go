@@ -41,11 +41,11 @@ func painter(stream io.Writer) func(string) string {
 	}
 	return func(cell string) string {
 		switch cell {
-		case "RUNNING", "running", "ready", "free", "healthy":
+		case "RUNNING", "running", "ready", "free", "healthy", "ok":
 			return "\x1b[32m" + cell + "\x1b[0m"
-		case "PENDING", "pending", "assigned", "pulling", "starting", "stopping", "releasing":
+		case "PENDING", "pending", "assigned", "pulling", "starting", "stopping", "releasing", "warn":
 			return "\x1b[33m" + cell + "\x1b[0m"
-		case "FAILED", "failed", "lost", "stuck", "unhealthy", "not ready", "unreachable":
+		case "FAILED", "failed", "lost", "stuck", "unhealthy", "not ready", "unreachable", "fail":
 			return "\x1b[31m" + cell + "\x1b[0m"
 		}
 		return cell
