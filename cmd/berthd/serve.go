@@ -93,6 +93,7 @@ func (p *parts) runUsers(ctx context.Context, socket, public net.Listener) error
 	if public != nil {
 		users.Go(func() error { return p.serveHTTP(ctx, public, p.api.Public(), nil) })
 	}
+	users.Go(func() error { return p.metrics.Run(ctx) })
 	users.Go(func() error { return p.runtime.Supervise(ctx) })
 	users.Go(func() error { return watchdog(ctx, p.log, p.alive) })
 	users.Go(func() error { return p.announce(ctx) })

@@ -27,6 +27,7 @@ type parts struct {
 	gpus    gpu.Reader
 	runtime *hostRuntime
 	cluster *cluster.Cluster
+	metrics *metrics.Metrics
 	agent   *agent.Agent
 	api     *api.API
 }
@@ -57,6 +58,7 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if err := p.openCluster(); err != nil {
 		return err
 	}
+	p.metrics = metrics.New(p.metricsConfig())
 	if err := p.newAgent(facts); err != nil {
 		return err
 	}
@@ -79,7 +81,7 @@ func (p *parts) openCluster() (err error) {
 func (p *parts) newAgent(facts workspace.NodeFacts) (err error) {
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
-		Runtime: p.runtime, GPU: p.gpus, DeviceOf: deviceOf, Facts: facts, Boottime: boottime,
+		Runtime: p.runtime, GPU: p.metrics.Tap(p.gpus), DeviceOf: deviceOf, Facts: facts, Boottime: boottime,
 		Log: component(p.log, "agent"), Crash: crashPoint(),
 	})
 	if err == nil {
@@ -91,25 +93,9 @@ func (p *parts) newAgent(facts workspace.NodeFacts) (err error) {
 func (p *parts) newAPI() (err error) {
 	p.api, err = api.New(api.Config{
 		Cluster: apiCluster{p.cluster}, Version: version, NodeID: p.node, Log: component(p.log, "api"),
-		Explain: explain, Metrics: metrics.Handler(p.metrics()),
+		Explain: explain, Metrics: p.metrics.Handler(), Observe: p.metrics.Observe,
 	})
 	return err
-}
-
-func (p *parts) metrics() metrics.Config {
-	return metrics.Config{
-		Version: version, View: p.cluster.View,
-		Raft: func() metrics.Raft {
-			s := p.cluster.Status()
-			return metrics.Raft{Leader: s.Leader == p.node, HasLeader: s.Leader != "", Term: s.Term,
-				CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex}
-		},
-		Agent: func() metrics.Agent {
-			s := p.agent.Stats()
-			return metrics.Agent{Starts: s.Starts, Adoptions: s.Adoptions, Ends: s.Ends, Kills: s.Kills, Reaped: s.Reaped,
-				Reports: s.Reports, ReportFailures: s.ReportFailures, Orphans: s.Orphans}
-		},
-	}
 }
 
 // close lets go of what was opened, in the opposite order.
