@@ -17,10 +17,9 @@ var (
 	nodeReady   = gauge("node_ready", "Whether the node takes work: 1 or 0; told by the leader.", "node")
 	nodeWhy     = gauge("node_not_ready_info", "Why the node isn't ready, absent while it is; told by the leader.", "node", "reason")
 	nodeReach   = gauge("node_reachable", "Whether the node is heard from: 1 or 0; told by the leader.", "node")
-	nodeGPUs    = gauge("node_devices", "Devices of the node; told by the leader.", "node")
-	nodeHeld    = gauge("node_devices_held", "Devices of the node that are held, shares added up; told by the leader.", "node")
 	deviceCount = gauge("devices", "Devices by type and state; told by the leader.", "type", "state")
 	deviceSick  = gauge("devices_unhealthy", "Devices that are unhealthy or missing; told by the leader.", "type")
+	deviceOut   = gauge("devices_unavailable", "Devices that runs can't get: unhealthy, missing, unusable, blocked, or of a node that takes no runs; told by the leader.", "type")
 	deviceHeld  = gauge("devices_held", "Devices that are held, shares added up; told by the leader.", "type")
 	runsIn      = gauge("runs", "Runs by kind and phase, ended ones that are still kept included; told by the leader.", "kind", "phase")
 	runsWaiting = gauge("runs_pending_reason", "Pending runs by what they wait for; told by the leader.", "reason")
@@ -45,7 +44,7 @@ type clusterCollector struct{ *Metrics }
 
 // Describe sends the families.
 func (clusterCollector) Describe(ch chan<- *prometheus.Desc) {
-	describe(ch, nodeCount, nodeReady, nodeWhy, nodeReach, nodeGPUs, nodeHeld, deviceCount, deviceSick, deviceHeld,
+	describe(ch, nodeCount, nodeReady, nodeWhy, nodeReach, deviceCount, deviceSick, deviceOut, deviceHeld,
 		runsIn, runsWaiting, runsOldest, active, pending, limit)
 }
 
@@ -55,49 +54,13 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	view := c.View()
-	collectNodes(ch, view, collectDevices(ch, view))
+	collectDevices(ch, view, collectNodes(ch, view))
 	collectRuns(ch, view)
 }
 
-// fleet is what some devices come to.
-type fleet struct {
-	in          map[gpu.State]int
-	sick, milli int
-}
-
-// collectDevices gives the devices of each node.
-func collectDevices(ch chan<- prometheus.Metric, view state.View) map[string]*fleet {
-	types, nodes := map[string]*fleet{}, map[string]*fleet{}
-	for d := range view.Devices() {
-		for _, f := range []*fleet{entry(types, d.Type), entry(nodes, d.Node)} {
-			f.in[d.State]++
-			f.milli += d.HeldMilli()
-			if !healthy(d) {
-				f.sick++
-			}
-		}
-	}
-	for name, f := range types {
-		for _, s := range deviceStates {
-			deviceCount.send(ch, float64(f.in[s]), name, string(s))
-		}
-		deviceSick.send(ch, float64(f.sick), name)
-		deviceHeld.send(ch, float64(f.milli)/gpu.MilliPerDevice, name)
-	}
-	return nodes
-}
-
-func entry(all map[string]*fleet, key string) *fleet {
-	f := all[key]
-	if f == nil {
-		f = &fleet{in: map[gpu.State]int{}}
-		all[key] = f
-	}
-	return f
-}
-
-func collectNodes(ch chan<- prometheus.Metric, view state.View, fleets map[string]*fleet) {
-	status := map[string]int{"ready": 0, "not_ready": 0, "unreachable": 0}
+// collectNodes gives the nodes that take runs.
+func collectNodes(ch chan<- prometheus.Metric, view state.View) map[string]bool {
+	open, status := map[string]bool{}, map[string]int{"ready": 0, "not_ready": 0, "unreachable": 0}
 	for n := range view.Nodes() {
 		switch {
 		case !n.Reachable:
@@ -112,15 +75,44 @@ func collectNodes(ch chan<- prometheus.Metric, view state.View, fleets map[strin
 			nodeWhy.send(ch, 1, n.ID, code(n.Reason))
 		}
 		nodeReach.send(ch, truth(n.Reachable), n.ID)
-		f, devices := entry(fleets, n.ID), 0
-		for _, number := range f.in {
-			devices += number
-		}
-		nodeGPUs.send(ch, float64(devices), n.ID)
-		nodeHeld.send(ch, float64(f.milli)/gpu.MilliPerDevice, n.ID)
+		open[n.ID] = n.Ready && n.Reachable && !n.Cordoned && !n.Draining
 	}
 	for name, number := range status {
 		nodeCount.send(ch, float64(number), name)
+	}
+	return open
+}
+
+// fleet is what the devices of one type come to.
+type fleet struct {
+	in               map[gpu.State]int
+	sick, out, milli int
+}
+
+func collectDevices(ch chan<- prometheus.Metric, view state.View, open map[string]bool) {
+	types := map[string]*fleet{}
+	for d := range view.Devices() {
+		f := types[d.Type]
+		if f == nil {
+			f = &fleet{in: map[gpu.State]int{}}
+			types[d.Type] = f
+		}
+		f.in[d.State]++
+		f.milli += d.HeldMilli()
+		if !healthy(d) {
+			f.sick++
+		}
+		if !healthy(d) || d.Unusable != "" || d.Blocked != "" || !open[d.Node] {
+			f.out++
+		}
+	}
+	for name, f := range types {
+		for _, s := range deviceStates {
+			deviceCount.send(ch, float64(f.in[s]), name, string(s))
+		}
+		deviceSick.send(ch, float64(f.sick), name)
+		deviceOut.send(ch, float64(f.out), name)
+		deviceHeld.send(ch, float64(f.milli)/gpu.MilliPerDevice, name)
 	}
 }
 

@@ -10,17 +10,19 @@ import (
 )
 
 var (
-	deviceInfo  = gauge("device_info", "What the device is; always 1.", "node", "device", "type", "model", "pci_bus_id", "parent")
-	deviceIs    = gauge("device_state", "1 for the state the device is in, 0 for the others.", "node", "device", "state")
-	deviceOK    = gauge("device_healthy", "Whether the device is healthy and listed: 1 or 0.", "node", "device")
-	deviceWhy   = gauge("device_unhealthy_info", "Why the device is unhealthy; absent while it isn't.", "node", "device", "reason")
-	deviceUse   = gauge("device_held_ratio", "Share of the device that is held, 0 to 1.", "node", "device")
-	deviceBlock = gauge("device_blocked", "Whether a quarantined container has the device, so that it isn't given out: 1 or 0.", "node", "device")
+	deviceInfo  = gauge("device_info", "What the device is, and of which node; always 1.", "node", "device", "type", "model", "pci_bus_id", "parent")
+	deviceIs    = gauge("device_state", "1 for the state the device is in, 0 for the others.", "device", "state")
+	deviceOK    = gauge("device_healthy", "Whether the device is healthy and listed: 1 or 0.", "device")
+	deviceWhy   = gauge("device_unhealthy_info", "Why the device is unhealthy; absent while it isn't.", "device", "reason")
+	deviceUse   = gauge("device_held_ratio", "Share of the device that is held, 0 to 1.", "device")
+	deviceBlock = gauge("device_blocked", "Whether a quarantined container has the device, so that it isn't given out: 1 or 0.", "device")
 )
 
 var deviceStates = []gpu.State{gpu.Free, gpu.Held, gpu.Releasing, gpu.Stuck}
 
-// deviceCollector tells of this host's devices.
+// deviceCollector tells of this host's devices. Only device_info names their
+// node, to be joined on device: a UUID is enough for the rest, and of a scrape's
+// bytes the ids are most.
 type deviceCollector struct{ *Metrics }
 
 // Describe sends the families.
@@ -40,39 +42,38 @@ func (c deviceCollector) Collect(ch chan<- prometheus.Metric) {
 	for d := range c.View().NodeDevices(c.Node) {
 		deviceInfo.send(ch, 1, d.Node, d.UUID, d.Type, d.Model, d.PCIBusID, d.Parent)
 		for _, s := range deviceStates {
-			deviceIs.send(ch, truth(d.State == s), d.Node, d.UUID, string(s))
+			deviceIs.send(ch, truth(d.State == s), d.UUID, string(s))
 		}
 		ok := healthy(d)
-		deviceOK.send(ch, truth(ok), d.Node, d.UUID)
+		deviceOK.send(ch, truth(ok), d.UUID)
 		if !ok {
-			deviceWhy.send(ch, 1, d.Node, d.UUID, code(d.Reason))
+			deviceWhy.send(ch, 1, d.UUID, code(d.Reason))
 		}
-		deviceUse.send(ch, float64(d.HeldMilli())/gpu.MilliPerDevice, d.Node, d.UUID)
-		deviceBlock.send(ch, truth(d.Blocked != ""), d.Node, d.UUID)
+		deviceUse.send(ch, float64(d.HeldMilli())/gpu.MilliPerDevice, d.UUID)
+		deviceBlock.send(ch, truth(d.Blocked != ""), d.UUID)
 	}
 	for _, r := range c.readings.get(staleAfter * c.Every) {
-		c.reading(ch, r)
+		collectReading(ch, r)
 	}
 }
 
 func healthy(d *gpu.Device) bool { return d.Health == gpu.Healthy && !d.Missing }
 
-var lastXid = gauge("device_last_xid", "Number of the device's latest Xid since the daemon started; absent before the first.", "node", "device")
+var lastXid = gauge("device_last_xid", "Number of the device's latest Xid since the daemon started; absent before the first.", "device")
 
 // faultCounters counts what happens to this host's devices.
 type faultCounters struct {
-	node   string
 	events *prometheus.CounterVec
 
 	mu   sync.Mutex
 	xids map[string]float64 // latest by device
 }
 
-func newFaultCounters(node string) *faultCounters {
-	return &faultCounters{node: node, xids: map[string]float64{}, events: prometheus.NewCounterVec(prometheus.CounterOpts{
+func newFaultCounters() *faultCounters {
+	return &faultCounters{xids: map[string]float64{}, events: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "berth_device_events_total",
 		Help: "What the driver has told of the device since the daemon started, by kind.",
-	}, []string{"node", "device", "kind"})}
+	}, []string{"device", "kind"})}
 }
 
 // Describe sends the families.
@@ -87,12 +88,12 @@ func (f *faultCounters) Collect(ch chan<- prometheus.Metric) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for device, xid := range f.xids {
-		lastXid.send(ch, xid, f.node, device)
+		lastXid.send(ch, xid, device)
 	}
 }
 
 func (f *faultCounters) count(e gpu.Event) {
-	f.events.WithLabelValues(f.node, e.UUID, code(string(e.Kind))).Inc()
+	f.events.WithLabelValues(e.UUID, code(string(e.Kind))).Inc()
 	if e.Kind == gpu.EventXid {
 		f.mu.Lock()
 		defer f.mu.Unlock()

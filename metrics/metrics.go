@@ -99,7 +99,7 @@ func New(c Config) *Metrics {
 	if c.Every == 0 {
 		c.Every = readEvery
 	}
-	m := &Metrics{Config: c, runs: newRunCounters(), api: newAPICounters(), faults: newFaultCounters(c.Node)}
+	m := &Metrics{Config: c, runs: newRunCounters(), api: newAPICounters(), faults: newFaultCounters()}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "berth_build_info", Help: "Version of the daemon; always 1.",
 	}, []string{"version"})

@@ -28,7 +28,7 @@ var (
 )
 
 func measured(kind func(name, help string, labels ...string) family, name, help string, labels ...string) *family {
-	f := kind("device_"+name, help, append([]string{"node", "device"}, labels...)...)
+	f := kind("device_"+name, help, append([]string{"device"}, labels...)...)
 	return &f
 }
 
@@ -75,13 +75,13 @@ var throttles = []struct {
 	{0x80, "power_brake"},
 }
 
-func (c deviceCollector) reading(ch chan<- prometheus.Metric, r gpu.Reading) {
+func collectReading(ch chan<- prometheus.Metric, r gpu.Reading) {
 	for _, q := range quantities {
 		value, ok := r.Values[q.quantity]
 		if !ok {
 			continue
 		}
-		labels := []string{c.Node, r.UUID}
+		labels := []string{r.UUID}
 		if q.label != "" {
 			labels = append(labels, q.label)
 		}
@@ -92,6 +92,6 @@ func (c deviceCollector) reading(ch chan<- prometheus.Metric, r gpu.Reading) {
 		return
 	}
 	for _, t := range throttles {
-		deviceThrottle.send(ch, truth(uint64(mask)&t.bit != 0), c.Node, r.UUID, t.reason)
+		deviceThrottle.send(ch, truth(uint64(mask)&t.bit != 0), r.UUID, t.reason)
 	}
 }

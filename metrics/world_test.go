@@ -139,7 +139,7 @@ func everything(uuid string) gpu.Reading {
 // config is that of a leader whose node is n.
 func config(w *world, n string, r gpu.Reader) metrics.Config {
 	return metrics.Config{
-		Version: "1.2.3", Node: n, View: w.store.View, GPU: r, Host: "host",
+		Version: "1.2.3", Node: n, View: func() state.View { return w.store.View() }, GPU: r, Host: "host",
 		Raft: func() metrics.Raft {
 			return metrics.Raft{Leader: true, HasLeader: true, Term: 2, TermsLed: 1, CommitIndex: 9, AppliedIndex: 8, SnapshotIndex: 5}
 		},
