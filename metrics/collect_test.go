@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,6 +235,7 @@ func TestOldEventsAreNotCounted(t *testing.T) {
 	started := func() float64 {
 		return series(t, scrape(t, m))[`berth_run_starts_total{kind="interactive"}`]
 	}
+	started()
 	begins("run-1", "GPU-a")
 	if n := started(); n != 0 {
 		t.Errorf("%v starts counted before the state has caught up", n)
@@ -293,5 +295,45 @@ func TestRequests(t *testing.T) {
 	got = named(series(t, scrape(t, m)), "berth_api_requests_total", "berth_api_request_duration_seconds_count", "berth_api_open_streams", "berth_api_requests_in_flight")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// The names of dcgm-exporter are told only where it is wanted: beside the real
+// one they would count everything twice.
+func TestNamesOfDCGMAreOffByDefault(t *testing.T) {
+	for _, wanted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.node("node-1", "T4", "GPU-a")
+			c := config(w, "node-1", &reader{Fake: gputest.New("Tesla T4", 1), readings: func(context.Context) ([]gpu.Reading, error) {
+				return []gpu.Reading{everything("GPU-a")}, nil
+			}})
+			c.DCGM = wanted
+			m := metrics.New(c)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() { _ = m.Run(ctx) }()
+			synctest.Wait()
+			if told := strings.Contains(scrape(t, m), "DCGM_FI_DEV_GPU_TEMP{"); told != wanted {
+				t.Errorf("wanted: %v, told: %v", wanted, told)
+			}
+		})
+	}
+}
+
+// A tap counts events and hands all of them on.
+func TestTap(t *testing.T) {
+	r := &reader{Fake: gputest.New("Tesla T4", 1), events: []gpu.Event{{UUID: "GPU-a", Kind: gpu.EventXid, Code: 31}, {UUID: "GPU-a", Kind: gpu.EventXid, Code: 79}}}
+	m := metrics.New(config(newWorld(t), "node-1", r))
+	var got []gpu.Event
+	if err := m.Tap(r).Events(t.Context(), func(e gpu.Event) { got = append(got, e) }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r.events, got); diff != "" {
+		t.Errorf("-sent +handled:\n%s", diff)
+	}
+	want := map[string]float64{`berth_device_events_total{device="GPU-a",kind="xid"}`: 2, `berth_device_last_xid{device="GPU-a"}`: 79}
+	if diff := cmp.Diff(want, named(series(t, scrape(t, m)), "berth_device_events_total", "berth_device_last_xid")); diff != "" {
+		t.Errorf("-want +told:\n%s", diff)
 	}
 }

@@ -132,6 +132,12 @@ func (m *Metrics) Run(ctx context.Context) error {
 		loops.Go(func() { m.disks.keep(ctx, m.Every, m.Disks) })
 	}
 	loops.Go(func() {
+		if m.Ready != nil {
+			select {
+			case <-m.Ready: // what happens from here on is counted
+			case <-ctx.Done():
+			}
+		}
 		every(ctx, followEvery, func() { m.runs.follow(m) })
 	})
 	loops.Wait()
