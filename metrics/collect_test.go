@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,10 +178,9 @@ func TestDriverThatHangsHoldsUpNoScrape(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.node("node-1", "T4", "GPU-a")
-		calls := 0
+		var calls atomic.Int32
 		r := &reader{Fake: gputest.New("Tesla T4", 1), readings: func(ctx context.Context) ([]gpu.Reading, error) {
-			calls++
-			switch calls {
+			switch calls.Add(1) {
 			case 1:
 				return []gpu.Reading{everything("GPU-a")}, nil
 			case 2:
@@ -206,8 +206,8 @@ func TestDriverThatHangsHoldsUpNoScrape(t *testing.T) {
 			t.Fatal("the first reading isn't shown")
 		}
 		time.Sleep(25 * time.Second)
-		if !shown() || calls != 3 {
-			t.Fatalf("the last good reading isn't shown any more after %d calls", calls)
+		if !shown() || calls.Load() != 3 {
+			t.Fatalf("the last good reading isn't shown any more after %d calls", calls.Load())
 		}
 		time.Sleep(6 * time.Second)
 		if shown() {
