@@ -11,8 +11,15 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The version is stamped by us: Go's own stamp fails where git refuses a
 # checkout that another user owns.
 GO_BUILD := go build -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+# berthd links NVML by name only. Its symbols are looked up when they are first
+# called, in the process that has loaded the library: nowhere else, and not at
+# the start. The header of NVML marks much as deprecated that old drivers need.
+export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
+export CGO_LDFLAGS := -O2 -g -Wl,-z,lazy
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := build/tools/golangci-lint-$(GOLANGCI_VERSION)
+NFPM_VERSION := v2.45.0
+NFPM := build/tools/nfpm-$(NFPM_VERSION)
 
 # A package's tests end after this much; all of them together are expected to
 # take a good part less than 15 minutes on two cores.
@@ -23,7 +30,7 @@ TEST_TIMEOUT ?= 10m
 run-tests: export PATH := $(CURDIR)/build/tools:$(PATH)
 run-tests demo bench: export BERTH_BUSYBOX = $(shell if [[ -x build/tools/busybox ]]; then echo $(CURDIR)/build/tools/busybox; else echo /bin/busybox; fi)
 
-.PHONY: build test torture demo bench lint fmt clean help prepare-build prepare-run prepare-test checks run-tests
+.PHONY: jupyter-image deb vm-test build test torture demo bench lint fmt clean help prepare-build prepare-run prepare-test prepare-vm checks run-tests
 
 build: prepare-build ## bin/berthd, bin/berth and bin/berth-helper
 	$(GO_BUILD) -o bin/berthd ./cmd/berthd
@@ -43,6 +50,15 @@ bench: prepare-run build ## a table and build/bench.json
 	mkdir -p build
 	go run ./test/bench
 
+deb: build $(NFPM) ## build/berth_VERSION_amd64.deb
+	bash packaging/deb/build.sh $(VERSION) $(NFPM)
+
+vm-test: prepare-vm deb ## the package on a bare host with systemd, booted in a virtual machine
+	go run ./test/vm
+
+jupyter-image: prepare-test ## build/jupyter.tar: an image with Jupyter, from Debian packages
+	go run ./test/image/jupyter
+
 lint: $(GOLANGCI) ## golangci-lint
 	$(GOLANGCI) run ./...
 
@@ -53,9 +69,9 @@ clean: ## what the other targets made here
 	rm -rf bin build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-prepare-build prepare-run prepare-test: prepare-%:
+prepare-build prepare-run prepare-test prepare-vm: prepare-%:
 	@bash packaging/prepare.sh $*
 
 # Where the linter can't be fetched, its checks are left to the next machine
@@ -79,3 +95,7 @@ run-tests:
 $(GOLANGCI):
 	GOBIN=$(CURDIR)/build/tools/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv build/tools/new/golangci-lint $@
+
+$(NFPM):
+	GOBIN=$(CURDIR)/build/tools/new go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv build/tools/new/nfpm $@

@@ -7,9 +7,7 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,24 +37,6 @@ type Cluster interface {
 	GoAhead(ctx context.Context, run string, sent workspace.Stamp) (workspace.GoAheadAnswer, error)
 }
 
-// Config is what an Agent is made of. All fields are required but for those
-// that name a default.
-type Config struct {
-	Node     string // id of this node
-	BootID   string // of this boot of the host
-	Dir      string // holds agent.json and logs/
-	Cluster  Cluster
-	Runtime  runtime.Runtime
-	GPU      gpu.Reader
-	DeviceOf func(gpu.Info) runtime.Device // how containers get a device
-	Facts    workspace.NodeFacts           // the part that stays; the agent fills in runtime and driver
-	Boottime func() time.Duration          // CLOCK_BOOTTIME
-	Log      *slog.Logger
-
-	ReconcileEvery time.Duration      // between looks at the runtime; 0: 10 s
-	Crash          func(point string) // called at each of CrashPoints; nil: nothing
-}
-
 // Times an agent works by.
 const (
 	defaultReconcile = 10 * time.Second
@@ -64,6 +44,8 @@ const (
 	killPatience     = 10 * time.Second // a cgroup that isn't empty by then is stuck
 	actionTimeout    = 30 * time.Second // of one call to the runtime, but for Import, Wait and those on the way to KILL
 	lookTimeout      = 5 * time.Second  // of a look at a container, or of TERM: KILL isn't much later for it
+	startPatience    = 5 * time.Minute  // with a registry, disk or network that may come back
+	prepareTimeout   = 10 * time.Minute // of a volume that has to be made, checked or grown first
 	firstBackOff     = 200 * time.Millisecond
 	longestBackOff   = 5 * time.Second
 	createAttempts   = 3 // before an error of unknown kind fails the run
@@ -72,15 +54,20 @@ const (
 // Agent drives the runs of one host. Run it once. Its methods are safe for
 // concurrent use.
 type Agent struct {
-	cfg     Config
-	ledger  *ledger
-	reports *reporter
-	stats   counters
-	group   *errgroup.Group // every goroutine of Run
+	cfg       Config
+	ledger    *ledger
+	reports   *reporter
+	uses      *uses
+	health    *health
+	collector imageCollector // keepHouse's own
+	stats     counters
+	group     *errgroup.Group // every goroutine of Run
 
 	lookNow  chan struct{} // wakes the survey
+	houseNow chan struct{} // wakes keepHouse
 	equipped atomic.Bool   // the runtime was told of this host's devices
 	imaging  sync.Mutex    // one reader of the image list at a time
+	users    sync.Map      // of images, by digest
 
 	mu          sync.Mutex
 	viewed      bool      // a view was accepted
@@ -92,6 +79,8 @@ type Agent struct {
 	workers     map[string]*worker
 	orphans     map[string]workspace.Orphan
 	images      []runtime.Image
+	pulls       map[string]workspace.PullProgress // of runs whose image is being fetched
+	purges      []string                          // volumes to delete, as the latest view orders
 }
 
 // New makes an Agent. It fails when a field is missing, or when what an earlier
@@ -100,12 +89,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	if cfg.ReconcileEvery == 0 {
-		cfg.ReconcileEvery = defaultReconcile
-	}
-	if cfg.Crash == nil {
-		cfg.Crash = func(string) {}
-	}
+	cfg.fill()
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "logs"), 0o700); err != nil {
 		return nil, fmt.Errorf("agent: make the log directory: %w", err)
 	}
@@ -116,26 +100,19 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg:         cfg,
 		ledger:      ledger,
+		uses:        newUses(),
+		health:      &health{ledger: ledger},
+		collector:   imageCollector{Store: cfg.Runtime, Keep: cfg.Images.Keep, High: cfg.Images.High, Low: cfg.Images.Low},
 		lookNow:     make(chan struct{}, 1),
+		houseNow:    make(chan struct{}, 1),
 		assignments: map[string]*workspace.Assignment{},
 		containers:  map[string]runtime.State{},
 		workers:     map[string]*worker{},
 		orphans:     map[string]workspace.Orphan{},
+		pulls:       map[string]workspace.PullProgress{},
 	}
 	a.reports = newReporter(a)
 	return a, nil
-}
-
-func (c *Config) check() error {
-	switch {
-	case c.Node == "", c.BootID == "", c.Dir == "":
-		return errors.New("agent: Node, BootID and Dir are required")
-	case c.Cluster == nil, c.Runtime == nil, c.GPU == nil, c.DeviceOf == nil:
-		return errors.New("agent: Cluster, Runtime, GPU and DeviceOf are required")
-	case c.Boottime == nil, c.Log == nil:
-		return errors.New("agent: Boottime and Log are required")
-	}
-	return nil
 }
 
 // Run works until ctx ends and then returns nil; containers go on. It returns
@@ -147,6 +124,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.reports.run(ctx) })
 	group.Go(func() error { return a.survey(ctx) })
 	group.Go(func() error { return a.follow(ctx) })
+	group.Go(func() error { return a.keepHouse(ctx) })
+	group.Go(func() error { return a.hearDevices(ctx) })
 	return group.Wait()
 }
 

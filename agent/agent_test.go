@@ -34,18 +34,22 @@ const (
 // directory and the boot clock. It also remembers what was created.
 type host struct {
 	*runtimetest.Fake
-	t       *testing.T
-	dir     string
-	boot    time.Time
-	gpus    *gputest.Fake
-	cluster *cluster
+	t        *testing.T
+	dir      string
+	boot     time.Time
+	gpus     *gputest.Fake
+	volumes  *runtimetest.FakeVolumes
+	networks *runtimetest.FakeNetworks
+	cluster  *cluster
+	conf     func(*Config) // changes the next daemon's; nil: nothing
 
-	mu       sync.Mutex
-	specs    []runtime.Spec
-	taskless bool            // containers that weren't started have lost their task
-	up       context.Context // ends when the runtime goes down
-	goDown   context.CancelFunc
-	log      io.Writer
+	mu        sync.Mutex
+	specs     []runtime.Spec
+	processes map[int]Process
+	taskless  bool            // containers that weren't started have lost their task
+	up        context.Context // ends when the runtime goes down
+	goDown    context.CancelFunc
+	log       io.Writer
 }
 
 func newHost(t *testing.T) *host {
@@ -54,6 +58,7 @@ func newHost(t *testing.T) *host {
 		Fake: fake, t: t, dir: t.TempDir(), log: io.Discard,
 		boot: time.Now().Add(-time.Hour), gpus: gputest.New(model, 2),
 	}
+	h.volumes, h.networks = runtimetest.NewFakeVolumes(t.TempDir()), runtimetest.NewFakeNetworks(t.TempDir())
 	h.cluster = newCluster(h)
 	h.AddImage(testImage)
 	h.startRuntime()
@@ -107,15 +112,18 @@ func (h *host) startDaemon(crashAt string) *daemon {
 	d := &daemon{crashed: make(chan struct{}), done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
-	agent, err := New(Config{
+	conf := Config{
 		Node: "node-1", BootID: "boot-1", Dir: h.dir,
 		Cluster:  &link{cluster: h.cluster, daemon: d},
 		Runtime:  &hostRuntime{Fake: h.Fake, host: h, daemon: d},
+		Volumes:  &hostVolumes{Volumes: h.volumes, host: h, daemon: d},
+		Networks: &hostNetworks{Networks: h.networks, host: h, daemon: d},
+		Publish:  Publish{Address: "127.0.0.1", First: 30000, Last: 30009},
 		GPU:      h.gpus,
 		DeviceOf: func(info gpu.Info) runtime.Device { return runtime.Device{Name: info.UUID} },
 		Facts:    workspace.NodeFacts{Name: "alpha"},
-		Boottime: h.boottime,
-		Log:      slog.New(slog.NewTextHandler(h.log, nil)),
+		Boottime: h.boottime, ProcessOf: h.processOf,
+		Log: slog.New(slog.NewTextHandler(h.log, nil)),
 		Crash: func(point string) {
 			if point == crashAt && d.dead.CompareAndSwap(false, true) {
 				cancel()
@@ -125,7 +133,11 @@ func (h *host) startDaemon(crashAt string) *daemon {
 				goruntime.Goexit()
 			}
 		},
-	})
+	}
+	if h.conf != nil {
+		h.conf(&conf)
+	}
+	agent, err := New(conf)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -226,6 +238,13 @@ func (r *hostRuntime) Create(ctx context.Context, spec runtime.Spec) (runtime.Cr
 		r.host.mu.Unlock()
 	}
 	return created, err
+}
+
+func (r *hostRuntime) Pull(ctx context.Context, source runtime.ImageSource, progress func(runtime.PullProgress)) (runtime.Image, error) {
+	if err := r.alive(); err != nil {
+		return runtime.Image{}, err
+	}
+	return r.Fake.Pull(ctx, source, progress)
 }
 
 func (r *hostRuntime) Inspect(ctx context.Context, id string) (runtime.Container, error) {

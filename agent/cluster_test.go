@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -19,15 +20,19 @@ import (
 type cluster struct {
 	host *host
 
-	mu       sync.Mutex
-	at       gpu.Epoch
-	runs     map[string]*clusterRun
-	change   chan struct{} // closed at the next entry
-	latest   nodeState
-	history  []string                  // "<run> <phase>" and "<run> release <device>", as they were recorded
-	broken   []string                  // rules that were broken
-	failures int                       // reports to refuse before one is taken
-	reported func(workspace.RunReport) // sees each report of a run; nil: nobody does
+	mu         sync.Mutex
+	at         gpu.Epoch
+	runs       map[string]*clusterRun
+	change     chan struct{} // closed at the next entry
+	latest     nodeState
+	purges     []string // volumes to delete
+	purgeIndex uint64
+	volumes    []workspace.VolumeReport // as they were reported
+	health     []workspace.DeviceHealth
+	history    []string                  // "<run> <phase>" and "<run> release <device>", as they were recorded
+	broken     []string                  // rules that were broken
+	failures   int                       // reports to refuse before one is taken
+	reported   func(workspace.RunReport) // sees each report of a run; nil: nobody does
 	conduct
 }
 
@@ -54,11 +59,14 @@ type clusterRun struct {
 	modified uint64
 	held     map[string]bool
 	stuck    map[string]bool
+	stuckBy  string
+	fenced   bool // its devices came free without its node
 	end      workspace.RunReport
 	reason   string
 	message  string
 	starts   []time.Time
 	asked    []time.Time
+	access   []workspace.AccessInfo
 }
 
 var errDeaf = errors.New("no leader")
@@ -117,6 +125,7 @@ func (c *cluster) lose(run string, released bool) {
 		r.Phase = workspace.PhaseLost
 		if released {
 			clear(r.held)
+			r.fenced = true
 		}
 	})
 }
@@ -130,7 +139,7 @@ func (c *cluster) assignments(ctx context.Context, after gpu.Epoch) (workspace.A
 			c.mu.Unlock()
 			return workspace.AssignmentView{}, errDeaf
 		}
-		view := workspace.AssignmentView{Cluster: "cluster-1", At: c.at, Snapshot: after == gpu.Epoch{}}
+		view := workspace.AssignmentView{Cluster: "cluster-1", At: c.at, Snapshot: after == gpu.Epoch{}, Purge: slices.Clone(c.purges)}
 		for run, r := range c.runs {
 			switch {
 			case !view.Snapshot && r.modified <= after.Index:
@@ -144,7 +153,7 @@ func (c *cluster) assignments(ctx context.Context, after gpu.Epoch) (workspace.A
 		}
 		change := c.change
 		c.mu.Unlock()
-		if view.Snapshot || len(view.Upsert)+len(view.Removed) > 0 {
+		if view.Snapshot || len(view.Upsert)+len(view.Removed) > 0 || c.purgeIndex > after.Index {
 			return view, nil
 		}
 		select {
@@ -173,6 +182,11 @@ func (c *cluster) report(report workspace.Report) error {
 		for _, release := range report.Released {
 			c.release(release)
 		}
+		c.volumes = append(c.volumes, report.Volumes...)
+		for _, v := range report.Volumes {
+			c.volume(v)
+		}
+		c.health = append(c.health, report.Health...)
 		latest(&c.latest.facts, report.Facts)
 		latest(&c.latest.devices, report.Devices)
 		latest(&c.latest.ready, report.Ready)
@@ -186,6 +200,39 @@ func (c *cluster) report(report workspace.Report) error {
 	return nil
 }
 
+// volume takes a report of a volume.
+func (c *cluster) volume(report workspace.VolumeReport) {
+	for _, r := range c.runs {
+		if r.Volume != nil && r.Volume.ID == report.ID && report.Made && !r.Volume.Made {
+			claim := *r.Volume
+			claim.Made = true
+			r.Volume, r.modified = &claim, c.at.Index
+		}
+	}
+	if report.Gone {
+		c.purges = slices.DeleteFunc(c.purges, func(id string) bool { return id == report.ID })
+	}
+}
+
+// purge orders volumes to be deleted.
+func (c *cluster) purge(ids ...string) {
+	c.entry(func() { c.purges, c.purgeIndex = append(c.purges, ids...), c.at.Index })
+}
+
+// said gives what was reported of volumes and of devices' health.
+func (c *cluster) said() ([]workspace.VolumeReport, []workspace.DeviceHealth) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.volumes), slices.Clone(c.health)
+}
+
+// ordered: the volume is to be deleted.
+func (c *cluster) ordered(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.purges, id)
+}
+
 func (c *cluster) apply(report workspace.RunReport) {
 	if c.reported != nil {
 		c.reported(report)
@@ -197,6 +244,7 @@ func (c *cluster) apply(report workspace.RunReport) {
 	}
 	if r.Phase == report.Phase {
 		r.reason, r.message = report.Reason, report.Message
+		r.access = report.Access
 		return
 	}
 	if !r.Phase.CanBecome(report.Phase) {
@@ -209,6 +257,7 @@ func (c *cluster) apply(report workspace.RunReport) {
 		c.broken = append(c.broken, report.Run+": its end was reported while it has a container")
 	}
 	r.Phase, r.reason, r.message, r.modified = report.Phase, report.Reason, report.Message, c.at.Index
+	r.access = report.Access
 	if report.Phase.Terminal() {
 		r.end = report
 	}
@@ -217,6 +266,9 @@ func (c *cluster) apply(report workspace.RunReport) {
 
 func (c *cluster) release(release workspace.Release) {
 	r := c.runs[release.Run]
+	if r != nil && r.fenced {
+		return
+	}
 	if r == nil || release.Epoch != r.Epoch || !r.held[release.Device] {
 		c.broken = append(c.broken, fmt.Sprintf("a release of nothing: %+v", release))
 		return
@@ -224,10 +276,14 @@ func (c *cluster) release(release workspace.Release) {
 	r.modified = c.at.Index
 	r.stuck[release.Device] = release.Stuck
 	if release.Stuck {
+		r.stuckBy = release.Message
 		return
 	}
 	if c.container(release.Run) {
 		c.broken = append(c.broken, release.Run+": released while it has a container")
+	}
+	if _, attached := c.host.networks.Attached(release.Run); attached {
+		c.broken = append(c.broken, release.Run+": released while it has a network")
 	}
 	if !r.Phase.Terminal() {
 		c.broken = append(c.broken, release.Run+": released before its end")
@@ -305,6 +361,7 @@ func (c *cluster) now(run string) clusterRun {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := *c.runs[run]
+	r.held, r.stuck = maps.Clone(r.held), maps.Clone(r.stuck)
 	return r
 }
 

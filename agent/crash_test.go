@@ -1,6 +1,10 @@
 package agent
 
 import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +32,8 @@ func crashAt(t *testing.T, h *host, point string) {
 	c := h.cluster
 	first := h.startDaemon(point)
 	settle()
-	c.place("run-1", command("ignore-term"), uuid(0))
+	h.networks.Serve("run-1", 8888, answer(200))
+	c.place("run-1", both(command("ignore-term"), complete), uuid(0))
 	settle()
 	stopping := !isClosed(first.crashed)
 	if stopping {
@@ -53,10 +58,16 @@ func crashAt(t *testing.T, h *host, point string) {
 		if got := c.phases("run-1"); got != "pulling, starting, running" && got != "pulling, running" && got != "running" {
 			t.Errorf("phases: %s", got)
 		}
+		if diff := cmp.Diff([]string{"network run-1", "volume volume-1"}, h.left()); diff != "" {
+			t.Error(diff)
+		}
 		c.stop("run-1", "user_stop")
 		pass(time.Minute)
 	}
 	if left := h.containers(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if left := h.left(); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 	got := c.phases("run-1")
@@ -68,6 +79,32 @@ func crashAt(t *testing.T, h *host, point string) {
 	}
 	second.stop(t)
 	c.check(t)
+}
+
+// complete gives a run a volume, a port and a probe.
+func complete(a *workspace.Assignment) {
+	a.Volume = &workspace.VolumeClaim{ID: "volume-1", SizeMiB: 64}
+	a.Spec.VolumePath = "/home/user"
+	a.Spec.Ports = []workspace.Port{{Name: "page", Number: "8888", Protocol: "HTTP", Path: "/lab?token=${token}"}}
+	a.Spec.Probe = &workspace.Probe{HTTPPath: "/api", Port: "8888", Timeout: 60}
+}
+
+func both(edits ...func(*workspace.Assignment)) func(*workspace.Assignment) {
+	return func(a *workspace.Assignment) {
+		for _, edit := range edits {
+			edit(a)
+		}
+	}
+}
+
+// answer serves one HTTP request with a status.
+func answer(status int) func(net.Conn) {
+	return func(conn net.Conn) {
+		defer conn.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			fmt.Fprintf(conn, "HTTP/1.1 %d answer\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status)
+		}
+	}
 }
 
 func isClosed(c <-chan struct{}) bool {

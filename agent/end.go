@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"syscall"
 	"time"
 
 	"berth/runtime"
@@ -15,8 +16,26 @@ const (
 	reasonRunning      = "running"
 	reasonStopped      = "stopped"
 	reasonExited       = "exited"
-	reasonOOM          = "oom_killed"
+	reasonOOM          = "oom_killed"       // the main process
+	reasonChildOOM     = "child_oom_killed" // another one, and it took the run along
 	reasonUnknown      = "exit_unknown"
+	reasonWaiting      = "waiting_for_probe"
+	reasonNotReady     = "not_ready"
+	reasonInUse        = "in_use"
+	reasonPortMoved    = "port_moved"
+	reasonDenied       = "registry_denied"
+	reasonRegistry     = "registry_unavailable"
+	reasonPullFailed   = "pull_failed"
+	reasonImageInvalid = "image_invalid"
+	reasonPlatform     = "wrong_platform"
+	reasonNoSpace      = "no_space"
+	reasonVolume       = "volume_failed"
+	reasonVolumeBad    = "volume_corrupt"
+	reasonNetwork      = "network_failed"
+	reasonNoPort       = "no_port"
+	reasonNoAddress    = "no_address"
+	reasonHeldByOther  = "held_by_other"
+	reasonUnresponsive = "driver_unresponsive"
 	reasonImageMissing = "image_missing"
 	reasonCreateFailed = "create_failed"
 	reasonStartFailed  = "start_failed"
@@ -29,6 +48,9 @@ const (
 	reasonKilled       = "killed"
 	reasonUndeleted    = "container_left"
 )
+
+// killedCode is the exit code of a process that SIGKILL ended.
+const killedCode = 128 + int(syscall.SIGKILL)
 
 // endOf says how the run ended, nil when that isn't this agent's to say: the
 // cluster has recorded an end, or the container never ran and is made anew.
@@ -60,7 +82,11 @@ func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *work
 		if exit.Known {
 			end.Message = fmt.Sprintf("stopped; exit code %d", exit.Code)
 		}
-	case exit.OOM:
+	case exit.OOM && exit.Known && exit.Code != killedCode && exit.Code != 0:
+		end = endWith(a, workspace.PhaseFailed, reasonChildOOM, fmt.Sprintf(
+			"one of its processes was killed when all together used more than the memory limit of %d MiB, and its main process ended "+
+				"with exit code %d after %s; give it more memory", a.Resources.MemoryMiB, exit.Code, seconds(lasted)))
+	case exit.OOM && (exit.Code != 0 || !exit.Known):
 		end = endWith(a, workspace.PhaseFailed, reasonOOM, fmt.Sprintf(
 			"used more than its memory limit of %d MiB after %s; give it more memory", a.Resources.MemoryMiB, seconds(lasted)))
 	case !exit.Known:
@@ -68,6 +94,9 @@ func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *work
 			"its process has ended, and nobody saw how (the host or its container runtime was restarted?)")
 	case exit.Code == 0:
 		end = endWith(a, workspace.PhaseSucceeded, reasonExited, fmt.Sprintf("exit code 0 after %s", seconds(lasted)))
+		if exit.OOM {
+			end.Message += fmt.Sprintf("; one of its processes was killed for the memory limit of %d MiB on the way", a.Resources.MemoryMiB)
+		}
 	default:
 		end = endWith(a, workspace.PhaseFailed, reasonExited, fmt.Sprintf(
 			"exit code %d after %s; its output is in logs/%s.log of the node's data directory", exit.Code, seconds(lasted), a.Run))

@@ -17,6 +17,11 @@ import (
 func (w *worker) term(ctx context.Context, in input) error {
 	a, p, grace := w.agent, &w.progress, graceOf(in.assignment)
 	if p.termed == 0 {
+		if p.end != nil { // an agent after this one would take what it finds running for what it should be
+			if err := a.ledger.keepEnd(*p.end); err != nil {
+				return err
+			}
+		}
 		if err := a.ledger.keepStop(w.run, a.stamp()); err != nil {
 			return err
 		}
@@ -39,7 +44,11 @@ func (w *worker) term(ctx context.Context, in input) error {
 	w.failures = 0
 	p.termSent = true
 	a.cfg.Crash(crashAfterTerm)
-	w.tell(in, workspace.PhaseStopping, stopReason(in.assignment), fmt.Sprintf("asked to end (TERM); killed after %s", grace))
+	reason, message := stopReason(in.assignment), fmt.Sprintf("asked to end (TERM); killed after %s", grace)
+	if p.end != nil {
+		reason, message = p.end.Reason, p.end.Message+"; "+message
+	}
+	w.tell(in, workspace.PhaseStopping, reason, message)
 	return nil
 }
 
@@ -117,20 +126,6 @@ func (w *worker) reportEnd(end *workspace.RunReport) {
 	w.progress.phase, w.progress.reason = end.Phase, end.Reason
 	w.agent.stats.ends.Add(1)
 	w.agent.reports.add(workspace.Report{Runs: []workspace.RunReport{*end}})
-}
-
-// release gives the run's devices back: its container and cgroup are gone.
-func (w *worker) release(in input) {
-	w.agent.cfg.Crash(crashBeforeRelease)
-	w.agent.ledger.free(w.run)
-	w.progress.released = true
-	releases := w.progress.orphaned
-	if a := in.assignment; a != nil {
-		releases = releasesOf(w.run, a.Epoch, a.Devices)
-	}
-	if len(releases) > 0 {
-		w.agent.reports.add(workspace.Report{Released: releases})
-	}
 }
 
 // reportStuck ends a run whose processes SIGKILL doesn't end, and says that its

@@ -34,7 +34,7 @@ func (h *host) leave(t *testing.T, id, cluster string, epoch gpu.Epoch, devices 
 	if err := h.SetDevices(t.Context(), known); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Create(t.Context(), specOf(cluster, testImage, "", a)); err != nil {
+	if _, err := h.Create(t.Context(), specOf(cluster, testImage, "", a, &prepared{})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Start(t.Context(), id); err != nil {
@@ -350,7 +350,8 @@ func TestTheNodeReportsItself(t *testing.T) {
 		c := h.cluster
 		d := h.startDaemon("")
 		settle()
-		want := &workspace.NodeFacts{Name: "alpha", BootID: "boot-1", Runtime: "fake 1", GPUSource: "nvml", DriverVersion: "550.54.15", CUDAVersion: "12.4"}
+		want := &workspace.NodeFacts{Name: "alpha", BootID: "boot-1", Runtime: "fake 1", GPUSource: "nvml", DriverVersion: "550.54.15", CUDAVersion: "12.4",
+			PublishAddress: "127.0.0.1"}
 		if diff := cmp.Diff(want, c.node().facts); diff != "" {
 			t.Error(diff)
 		}
@@ -417,8 +418,9 @@ func TestGPUsThatCannotBeRead(t *testing.T) {
 		c.place("run-2", nil, uuid(1))
 		c.stop("run-1", "user_stop")
 		pass(time.Minute)
-		if r := c.now("run-1"); r.Phase != workspace.PhaseStopped || r.listed() {
-			t.Errorf("run-1 is %s", r.Phase)
+		// Nobody can say that its device is free: it stays held until the driver can.
+		if r := c.now("run-1"); r.Phase != workspace.PhaseStopped || !r.held[uuid(0)] || !r.stuck[uuid(0)] {
+			t.Errorf("run-1 is %s, held %v, stuck %v", r.Phase, r.held, r.stuck)
 		}
 		if r := c.now("run-2"); c.node().ready.Reason != "gpu_unavailable" || r.reason != "gpu_unavailable" {
 			t.Errorf("ready %+v; run-2 %s (%s)", c.node().ready, r.Phase, r.reason)
@@ -427,6 +429,9 @@ func TestGPUsThatCannotBeRead(t *testing.T) {
 		pass(time.Minute)
 		if r := c.now("run-2"); !c.node().ready.Ready || r.Phase != workspace.PhaseRunning {
 			t.Errorf("ready %+v; run-2 %s (%s)", c.node().ready, r.Phase, r.reason)
+		}
+		if r := c.now("run-1"); r.listed() {
+			t.Errorf("run-1 has %v", r.held)
 		}
 		d.stop(t)
 		c.check(t)

@@ -85,7 +85,9 @@ func TestImageCollector(t *testing.T) {
 			t.Errorf("removed (-want +got):\n%s", diff)
 		}
 	}
-	run("registry.test/a:1")
+	for _, used := range []string{"registry.test/b:1", "registry.test/c:1", "registry.test/a:1"} {
+		run(used)
+	}
 	store.SetImageDisk(runtime.DiskUse{Used: 90, Total: 100})
 	store.FailNext("RemoveImage", runtime.ErrInUse) // b, by a container made meanwhile
 	run("", "registry.test/c:1", "registry.test/a:1")

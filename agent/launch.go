@@ -20,9 +20,11 @@ func (w *worker) carryOut(ctx context.Context, next action, in input) error {
 	defer cancel()
 	switch next.do {
 	case doPull:
-		w.pull(act, in)
+		w.pull(ctx, act, in)
 	case doClaim:
 		return w.claim(in)
+	case doPrepare:
+		return w.prepare(ctx, in)
 	case doAsk:
 		w.ask(ctx, in)
 	case doCreate:
@@ -31,6 +33,8 @@ func (w *worker) carryOut(ctx context.Context, next action, in input) error {
 		w.start(ctx, act, in)
 	case doAdopt:
 		w.adopt(ctx, in)
+	case doProbe:
+		w.probe(ctx, in)
 	case doTerm:
 		return w.term(act, in)
 	case doKill:
@@ -41,36 +45,16 @@ func (w *worker) carryOut(ctx context.Context, next action, in input) error {
 		return w.remove(act, next, in)
 	case doEnd:
 		w.reportEnd(next.end)
+	case doDetach:
+		w.detach(act, in)
+	case doUnmount:
+		w.unmount(ctx, in)
 	case doRelease:
-		w.release(in)
+		w.release(act, in)
 	case doQuarantine:
 		w.quarantine(next.reason)
 	}
 	return nil
-}
-
-// pull makes sure that the image is here. Images come by import only.
-func (w *worker) pull(ctx context.Context, in input) {
-	spec := in.assignment.Spec
-	w.report(in, workspace.PhasePulling, reasonPulling, "looking for image "+spec.Image)
-	reference, err := w.agent.findImage(ctx, spec.Image, spec.ImageDigest)
-	switch {
-	case errors.Is(err, errNoImage):
-		w.imageMissing(in)
-	case err != nil:
-		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't list its images: "+w.redact(err).Error())
-		w.retryLater("list images", err)
-	default:
-		w.failures = 0
-		w.progress.image = reference
-	}
-}
-
-func (w *worker) imageMissing(in input) {
-	spec := in.assignment.Spec
-	w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonImageMissing, fmt.Sprintf(
-		"image %s (%s) is not on node %s; import it there with `berth image import`",
-		spec.Image, spec.ImageDigest, w.agent.cfg.Facts.Name))
 }
 
 func (w *worker) claim(in input) error {
@@ -128,9 +112,10 @@ func (w *worker) ask(ctx context.Context, in input) {
 func (w *worker) create(ctx context.Context, in input) {
 	a := w.agent
 	a.cfg.Crash(crashBeforeCreate)
-	spec := specOf(in.cluster, w.progress.image, a.LogPath(w.run), in.assignment)
+	spec := specOf(in.cluster, w.progress.image, a.LogPath(w.run), in.assignment, w.progress.prepared)
 	created, err := a.cfg.Runtime.Create(ctx, spec)
 	if err != nil {
+		w.progress.prepared = nil // looked at again: somebody may have taken it away
 		w.createFailed(in, err)
 		return
 	}
@@ -146,7 +131,7 @@ func (w *worker) create(ctx context.Context, in input) {
 func (w *worker) createFailed(in input, err error) {
 	switch {
 	case errors.Is(err, runtime.ErrNotFound):
-		w.imageMissing(in)
+		w.imageGone(in, err)
 	case away(err):
 		w.stale = true
 		w.explain(in, reasonRuntimeDown, "the node's container runtime doesn't answer; the run starts when it does")
@@ -187,7 +172,14 @@ func (w *worker) start(ctx, act context.Context, in input) {
 	w.setContainer(&c)
 	a.cfg.Crash(crashAfterStart)
 	w.watch(ctx)
-	w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs")
+	w.reportRunning(in)
+}
+
+// reportRunning says that the container runs, unless it has to get ready first.
+func (w *worker) reportRunning(in input) {
+	if !in.toProbe() {
+		w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs")
+	}
 }
 
 // adopt takes on a container that is running already.
@@ -198,7 +190,7 @@ func (w *worker) adopt(ctx context.Context, in input) {
 			w.progress.started = w.container.CreatedAt
 			w.agent.stats.adoptions.Add(1)
 		}
-		w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs")
+		w.reportRunning(in)
 	}
 }
 

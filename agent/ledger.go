@@ -35,6 +35,12 @@ type kept struct {
 	Ends map[string]workspace.RunReport `json:"ends"`
 	// Stops says when the grace of runs began that are to stop.
 	Stops map[string]workspace.Stamp `json:"stops"`
+	// Ports are the host ports of instances.
+	Ports    map[string]hostPorts `json:"ports,omitempty"`
+	LastPort int                  `json:"last_port,omitempty"` // picked
+	Starts   uint64               `json:"starts,omitempty"`    // of runs with ports
+	// Health is what was reported of devices that weren't healthy last.
+	Health map[string]deviceHealth `json:"health,omitempty"`
 }
 
 // placed is the latest placement made here on a device.
@@ -87,6 +93,9 @@ func (k *kept) fill() {
 	}
 	if k.Stops == nil {
 		k.Stops = map[string]workspace.Stamp{}
+	}
+	if k.Ports == nil {
+		k.Ports = map[string]hostPorts{}
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 // redact gives an error of the runtime without the run's secrets: a runtime
 // quotes the environment of what it can't start. Whatever of it is reported or
 // logged goes through here.
-func (w *worker) redact(err error) error {
-	text := redactText(err.Error(), w.secrets)
+func (w *worker) redact(err error) error { return redactWith(err, w.secrets) }
+
+func redactWith(err error, secrets map[string]workspace.Secret) error {
+	text := redactText(err.Error(), secrets)
 	if text == err.Error() {
 		return err
 	}

@@ -134,6 +134,7 @@ func merge(earlier, later workspace.Report) workspace.Report {
 	}
 	earlier.Released = append(earlier.Released, later.Released...)
 	earlier.Health = append(earlier.Health, later.Health...)
+	earlier.Volumes = append(earlier.Volumes, later.Volumes...)
 	return earlier
 }
 

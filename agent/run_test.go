@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"berth/runtime"
+	"berth/runtime/runtimetest"
 	"berth/workspace"
 )
 
@@ -24,6 +25,10 @@ func TestARunFromStartToRelease(t *testing.T) {
 		}, uuid(0))
 		settle()
 
+		network, err := h.networks.Attach(t.Context(), runtime.NetworkSpec{ID: "run-1", Hostname: "env"}) // it is there
+		if err != nil {
+			t.Fatal(err)
+		}
 		want := []runtime.Spec{{
 			ID: "run-1", Image: testImage, Digest: h.digest(testImage), Hostname: "env",
 			Args: []string{"/bin/workload", "count"},
@@ -33,12 +38,17 @@ func TestARunFromStartToRelease(t *testing.T) {
 				"NVIDIA_VISIBLE_DEVICES=void", "TOKEN=x-s3cret-${token}-${HOME}",
 			},
 			Labels: map[string]string{
-				labelCluster: "cluster-1", labelRun: "run-1", labelInstance: "instance-of-run-1", labelWorkspace: "workspace-1",
+				ClusterLabel: "cluster-1", labelRun: "run-1", labelInstance: "instance-of-run-1", labelWorkspace: "workspace-1",
 				labelIncarnation: "1", labelIndex: itoa(c.now("run-1").Epoch.Index), labelDevices: uuid(0),
 			},
 			Devices: []string{uuid(0)},
 			Limits:  runtime.Limits{CPUMilli: 1000, MemoryMiB: 512},
 			LogPath: d.LogPath("run-1"),
+			NetNS:   network.NetNS,
+			Mounts: []runtime.Mount{
+				{Source: network.ResolvConf, Target: "/etc/resolv.conf", ReadOnly: true},
+				{Source: network.Hosts, Target: "/etc/hosts", ReadOnly: true},
+			},
 		}}
 		if diff := cmp.Diff(want, h.created()); diff != "" {
 			t.Error(diff)
@@ -268,9 +278,9 @@ func TestStartsThatCannotWork(t *testing.T) {
 		edit    func(*workspace.Assignment)
 		reason  string
 	}{
-		{"no such image", nil, func(a *workspace.Assignment) { a.Spec.Image, a.Spec.ImageDigest = "absent", "sha256:00" }, "image_missing"},
-		{"another digest", nil, func(a *workspace.Assignment) { a.Spec.ImageDigest = "sha256:00" }, "image_missing"},
-		{"image gone meanwhile", func(h *host) { h.FailNext("Create", runtime.ErrNotFound) }, nil, "image_missing"},
+		{"no such image", func(h *host) { h.Offer(runtimetest.Remote{Reference: "absent/other:latest"}) }, func(a *workspace.Assignment) { a.Spec.Image, a.Spec.ImageDigest = "absent/image:1", "sha256:00" }, "image_missing"},
+		{"another digest", func(h *host) { h.Offer(runtimetest.Remote{Reference: testImage + "/other"}) }, func(a *workspace.Assignment) { a.Spec.ImageDigest = "sha256:00" }, "image_missing"},
+		{"image gone meanwhile", func(h *host) { times(3, func() { h.FailNext("Create", runtime.ErrNotFound) }) }, nil, "image_missing"},
 		{"invalid spec", func(h *host) { h.FailNext("Create", runtime.ErrInvalid) }, nil, "create_failed"},
 		{"leftovers of its id", func(h *host) { times(3, func() { h.FailNext("Create", runtime.ErrExists) }) }, nil, "create_failed"},
 		{"fails thrice", func(h *host) { times(3, func() { h.FailNext("Create", odd) }) }, nil, "create_failed"},

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,14 +13,17 @@ import (
 	"berth/workspace"
 )
 
-// Labels of a container: all that a later agent needs to know it again.
+// ClusterLabel is the label of a container that names its cluster.
+const ClusterLabel = "dev.berth/cluster"
+
+// Further labels of a container: all that a later agent needs to know it again.
 const (
-	labelCluster     = "dev.berth/cluster"
 	labelRun         = "dev.berth/run"
 	labelInstance    = "dev.berth/instance"
 	labelWorkspace   = "dev.berth/workspace"
 	labelIncarnation = "dev.berth/incarnation"
 	labelIndex       = "dev.berth/index"
+	labelVolume      = "dev.berth/volume"  // id, absent without one
 	labelDevices     = "dev.berth/devices" // uuid or uuid=milli, separated by commas
 )
 
@@ -28,6 +32,8 @@ type origin struct {
 	cluster string
 	epoch   gpu.Epoch // of the run's placement
 	devices []workspace.Allotment
+
+	instance, volume string
 }
 
 func labelsOf(cluster string, a *workspace.Assignment) map[string]string {
@@ -38,8 +44,8 @@ func labelsOf(cluster string, a *workspace.Assignment) map[string]string {
 			devices[i] += "=" + strconv.Itoa(d.Milli)
 		}
 	}
-	return map[string]string{
-		labelCluster:     cluster,
+	labels := map[string]string{
+		ClusterLabel:     cluster,
 		labelRun:         a.Run,
 		labelInstance:    a.Instance,
 		labelWorkspace:   a.Workspace,
@@ -47,12 +53,25 @@ func labelsOf(cluster string, a *workspace.Assignment) map[string]string {
 		labelIndex:       strconv.FormatUint(a.Epoch.Index, 10),
 		labelDevices:     strings.Join(devices, ","),
 	}
+	if volume := volumeOf(a); volume != "" {
+		labels[labelVolume] = volume
+	}
+	return labels
+}
+
+// volumeOf is the id of the volume that a run gets, empty when it gets none: its
+// template names no place for one.
+func volumeOf(a *workspace.Assignment) string {
+	if a == nil || a.Volume == nil || a.Spec.VolumePath == "" {
+		return ""
+	}
+	return a.Volume.ID
 }
 
 // originOf reads a container's labels. It fails for a container that no agent
 // made; what could be read of it is given all the same.
 func originOf(c *runtime.Container) (origin, error) {
-	o := origin{cluster: c.Labels[labelCluster]}
+	o := origin{cluster: c.Labels[ClusterLabel], instance: c.Labels[labelInstance], volume: c.Labels[labelVolume]}
 	var failed error
 	number := func(text string) uint64 {
 		n, err := strconv.ParseUint(text, 10, 64)
@@ -89,27 +108,50 @@ func uuidsOf(devices []workspace.Allotment) []string {
 }
 
 // specOf is the container that an assignment asks for, made from the image
-// stored here under reference.
-func specOf(cluster, reference, logPath string, a *workspace.Assignment) runtime.Spec {
+// stored here under reference, on what was prepared for it.
+func specOf(cluster, reference, logPath string, a *workspace.Assignment, on *prepared) runtime.Spec {
 	return runtime.Spec{
 		ID:       a.Run,
 		Image:    reference,
 		Digest:   a.Spec.ImageDigest,
 		Args:     a.Spec.Command,
-		Env:      envOf(a),
+		Env:      envOf(a, on),
 		Hostname: a.Name,
 		Labels:   labelsOf(cluster, a),
 		Devices:  uuidsOf(a.Devices),
 		Limits:   runtime.Limits{CPUMilli: a.Resources.CPUMilli, MemoryMiB: a.Resources.MemoryMiB},
 		LogPath:  logPath,
+		NetNS:    on.network.NetNS,
+		Mounts:   mountsOf(a, on),
 	}
+}
+
+// mountsOf are the volume and the files of the network.
+func mountsOf(a *workspace.Assignment, on *prepared) []runtime.Mount {
+	var mounts []runtime.Mount
+	if on.volume != "" {
+		mounts = append(mounts, runtime.Mount{Source: on.volume, Target: a.Spec.VolumePath})
+	}
+	for _, file := range []runtime.Mount{
+		{Source: on.network.ResolvConf, Target: "/etc/resolv.conf", ReadOnly: true},
+		{Source: on.network.Hosts, Target: "/etc/hosts", ReadOnly: true},
+	} {
+		if file.Source != "" {
+			mounts = append(mounts, file)
+		}
+	}
+	return mounts
 }
 
 // envOf is the assignment's environment with its secrets filled in. A name of
 // ours wins over the user's, and no NVIDIA_* variable of the user's gets
-// through: a runtime hook would take it for an order to inject devices.
-func envOf(a *workspace.Assignment) []string {
+// through: a runtime hook would take it for an order to inject devices. HOME is
+// on the volume unless the template has another.
+func envOf(a *workspace.Assignment, on *prepared) []string {
 	env := map[string]string{}
+	if on.volume != "" {
+		env["HOME"] = a.Spec.VolumePath
+	}
 	for _, v := range a.Spec.Env {
 		if !strings.HasPrefix(v.Name, "NVIDIA_") {
 			env[v.Name] = fillSecrets(v.Value, a.Secrets)
@@ -124,6 +166,9 @@ func envOf(a *workspace.Assignment) []string {
 		"BERTH_GPU_UUIDS":        strings.Join(uuidsOf(a.Devices), ","),
 		"NVIDIA_VISIBLE_DEVICES": "void",
 	})
+	if on.results != "" {
+		env["BERTH_RESULTS"] = path.Join(a.Spec.VolumePath, on.results)
+	}
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		list = append(list, name+"="+env[name])

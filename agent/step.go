@@ -14,6 +14,8 @@ type input struct {
 	container  *runtime.Container    // nil: none here
 	cluster    string                // whose view it is
 	blind      bool                  // the runtime can't say what is there now: container is as last seen
+	busy       bool                  // the image, or volume and network, are being prepared beside the loop
+	probing    bool                  // the container is asked beside the loop whether it is ready
 	progress   progress
 	now        time.Duration // on the boot clock, never 0
 }
@@ -26,6 +28,9 @@ type progress struct {
 	reason     string          // with it
 	image      string          // the reference here that has the pinned digest
 	claimed    bool            // devices are ours, epochs are on disk
+	prepared   *prepared       // volume and network are there
+	attached   bool            // there may be an attachment
+	mounted    string          // volume that may be mounted for the run
 	asked      time.Duration   // when the latest answered question was sent
 	answer     *workspace.GoAheadAnswer
 	started    time.Time            // of the process, on the wall clock; of an adopted one: when its container was made
@@ -40,6 +45,8 @@ type progress struct {
 	end        *workspace.RunReport // how the run ended, once decided
 	endSent    bool
 	released   bool
+	withheld   time.Duration       // when giving the devices back failed first
+	withheldBy string              // why, as was reported
 	orphaned   []workspace.Release // what to release for a reaped container
 	quarantine string              // why its container is in quarantine
 	retryAt    time.Duration       // nothing is tried before
@@ -53,15 +60,19 @@ const (
 	doNothing    verb = "nothing" // until something changes, or until comes
 	doPull       verb = "pull"
 	doClaim      verb = "claim"
+	doPrepare    verb = "prepare"
 	doAsk        verb = "ask"
 	doCreate     verb = "create"
 	doStart      verb = "start"
 	doAdopt      verb = "adopt"
+	doProbe      verb = "probe"
 	doTerm       verb = "term"
 	doKill       verb = "kill"
 	doStuck      verb = "stuck"
 	doDelete     verb = "delete"
 	doEnd        verb = "end"
+	doDetach     verb = "detach"
+	doUnmount    verb = "unmount"
 	doRelease    verb = "release"
 	doQuarantine verb = "quarantine"
 	doForget     verb = "forget"
@@ -84,13 +95,12 @@ func step(in input) action {
 		return action{do: doNothing, until: p.retryAt}
 	case in.endOverdue():
 		return action{do: doEnd, end: endWithRemains(p)}
+	case in.busy: // its result is the next thing to look at, also when it was called off
+		return action{do: doNothing}
 	case in.blind && (in.container == nil || in.container.State != runtime.StateRunning):
 		return action{do: doNothing}
 	case in.assignment == nil && in.container == nil:
-		if len(p.orphaned) > 0 && !p.released {
-			return action{do: doRelease}
-		}
-		return action{do: doForget}
+		return stepForgotten(in)
 	case in.assignment == nil:
 		return stepOrphan(in)
 	case in.container == nil && in.over():
@@ -110,6 +120,8 @@ func stepLaunch(in input) action {
 		return action{do: doPull}
 	case !p.claimed:
 		return action{do: doClaim}
+	case p.prepared == nil:
+		return action{do: doPrepare}
 	case !in.mayStart():
 		return action{do: doAsk}
 	}
@@ -122,6 +134,9 @@ func stepWanted(in input) action {
 	case runtime.StateRunning:
 		if !in.progress.watched && !in.blind {
 			return action{do: doAdopt}
+		}
+		if in.toProbe() && !in.probing {
+			return action{do: doProbe}
 		}
 		return action{do: doNothing}
 	case runtime.StateCreated:
@@ -137,11 +152,12 @@ func stepWanted(in input) action {
 }
 
 // stepEnding: there is a container and it must go. TERM and grace are for runs
-// that the cluster still has; what it has ended is killed at once. Neither the
-// end of a grace nor KILL waits for a runtime that doesn't answer.
+// that the cluster still has; what it has ended, and what has failed otherwise
+// than by not getting ready, is killed at once. Neither the end of a grace nor
+// KILL waits for a runtime that doesn't answer.
 func stepEnding(in input) action {
 	p := &in.progress
-	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() && p.end == nil
+	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() && (p.end == nil || p.end.Reason == reasonNotReady)
 	graceEnd := p.termed + graceOf(in.assignment)
 	switch {
 	case in.container.State != runtime.StateRunning:
@@ -166,12 +182,29 @@ func stepGone(in input) action {
 	switch {
 	case !a.Phase.Terminal() && !p.endSent:
 		return action{do: doEnd, end: endOf(in)}
+	case p.attached:
+		return action{do: doDetach}
+	case p.mounted != "":
+		return action{do: doUnmount}
 	case a.Phase.Terminal() && !a.Unreleased:
 		return action{do: doNothing}
 	case !p.released:
 		return action{do: doRelease}
 	}
 	return action{do: doNothing}
+}
+
+// stepForgotten: neither assignment nor container.
+func stepForgotten(in input) action {
+	switch p := &in.progress; {
+	case p.attached:
+		return action{do: doDetach}
+	case p.mounted != "":
+		return action{do: doUnmount}
+	case len(p.orphaned) > 0 && !p.released:
+		return action{do: doRelease}
+	}
+	return action{do: doForget}
 }
 
 // stepOrphan: a container that nobody here has assigned. It is ended only when
@@ -213,7 +246,12 @@ func (in *input) unwanted() bool {
 // and has no container ended unseen: a run is executed once.
 func (in *input) over() bool {
 	phase := in.phase()
-	return in.unwanted() || phase == workspace.PhaseRunning || phase == workspace.PhaseStopping
+	return in.unwanted() || phase == workspace.PhaseRunning || phase == workspace.PhaseStopping || !in.progress.started.IsZero()
+}
+
+// toProbe: the run is starting until its container says that it is ready.
+func (in *input) toProbe() bool {
+	return in.assignment.Spec.Probe != nil && in.phase().CanBecome(workspace.PhaseRunning)
 }
 
 // endOverdue: the run's process has ended, how is known, and nothing but a

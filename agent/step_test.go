@@ -36,6 +36,13 @@ func unreleased(phase workspace.Phase) *workspace.Assignment {
 	return a
 }
 
+// probed is an assignment whose container has to get ready.
+func probed(phase workspace.Phase) *workspace.Assignment {
+	a := wanted(phase)
+	a.Spec.Probe = &workspace.Probe{Port: "80"}
+	return a
+}
+
 // there is a container of run-1 in a state, placed at index 20 of incarnation 2.
 func there(state runtime.State) *runtime.Container {
 	a := wanted(workspace.PhaseAssigned)
@@ -62,7 +69,7 @@ func withoutTask() *runtime.Container {
 
 func foreign() *runtime.Container {
 	c := there(runtime.StateRunning)
-	c.Labels[labelCluster] = "cluster-2"
+	c.Labels[ClusterLabel] = "cluster-2"
 	return c
 }
 
@@ -82,7 +89,7 @@ func answered(incarnation, index uint64, known, ended bool) *workspace.GoAheadAn
 func TestStep(t *testing.T) {
 	yes := &workspace.GoAheadAnswer{Start: true}
 	no := &workspace.GoAheadAnswer{Known: true}
-	ready := progress{image: "demo", claimed: true}
+	ready := progress{image: "demo", claimed: true, prepared: &prepared{}}
 	granted := func(d time.Duration) progress {
 		p := ready
 		p.answer, p.asked = yes, ago(d)
@@ -105,14 +112,18 @@ func TestStep(t *testing.T) {
 		// Starting.
 		{"new", wanted(workspace.PhaseAssigned), nil, progress{}, "pull"},
 		{"image here", wanted(workspace.PhasePulling), nil, progress{image: "demo"}, "claim"},
-		{"devices taken", wanted(workspace.PhasePulling), nil, ready, "ask"},
-		{"refused", wanted(workspace.PhasePulling), nil, progress{image: "demo", claimed: true, answer: no, asked: ago(time.Second)}, "ask"},
+		{"devices taken", wanted(workspace.PhasePulling), nil, progress{image: "demo", claimed: true}, "prepare"},
+		{"volume and network there", wanted(workspace.PhasePulling), nil, ready, "ask"},
+		{"refused", wanted(workspace.PhasePulling), nil, progress{image: "demo", claimed: true, prepared: &prepared{}, answer: no, asked: ago(time.Second)}, "ask"},
 		{"allowed", wanted(workspace.PhasePulling), nil, granted(0), "create"},
 		{"allowed at the window's end", wanted(workspace.PhasePulling), nil, granted(workspace.GoAheadWindow), "create"},
 		{"allowed too long ago", wanted(workspace.PhasePulling), nil, granted(workspace.GoAheadWindow + 1), "ask"},
 		{"created", wanted(workspace.PhaseStarting), there(runtime.StateCreated), granted(time.Second), "start"},
 		{"creating took too long", wanted(workspace.PhaseStarting), there(runtime.StateCreated), granted(workspace.GoAheadWindow + 1), "ask"},
 		{"running", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "nothing"},
+		{"running, not ready", probed(workspace.PhaseStarting), there(runtime.StateRunning), progress{watched: true}, "probe"},
+		{"running, and ready", probed(workspace.PhaseStarting), there(runtime.StateRunning), progress{watched: true, phase: workspace.PhaseRunning}, "nothing"},
+		{"running, and ready before", probed(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "nothing"},
 		{"decided to fail", wanted(workspace.PhasePulling), nil, progress{end: end}, "end failed image_missing"},
 
 		// Found by a new agent.
@@ -132,6 +143,9 @@ func TestStep(t *testing.T) {
 		{"exit 3", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true, Code: 3}), progress{}, ended("failed", reasonExited)},
 		{"out of memory", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true, Code: 137, OOM: true}), progress{}, ended("failed", reasonOOM)},
 		{"nobody saw how", wanted(workspace.PhaseRunning), exited(runtime.Exit{}), progress{}, ended("failed", reasonUnknown)},
+		{"gone before it was ready", probed(workspace.PhaseStarting), nil, progress{started: time.Unix(1000, 0)}, "end failed exit_unknown"},
+		{"ended, network left", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true, attached: true, mounted: "v"}, "detach"},
+		{"ended, volume left", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true, mounted: "v"}, "unmount"},
 		{"deleted, not reported", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true}, "release"},
 		{"all done here", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true, released: true}, "nothing"},
 
@@ -141,6 +155,10 @@ func TestStep(t *testing.T) {
 		{"stop before start", stopped(workspace.PhaseStarting), there(runtime.StateCreated), granted(0), ended("stopped", "user_stop")},
 		{"stop", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "term"},
 		{"stop of what an agent before ran", stopped(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "adopt"},
+		{"not ready in time", wanted(workspace.PhaseStarting), there(runtime.StateRunning),
+			progress{watched: true, end: &workspace.RunReport{Reason: reasonNotReady}}, "term"},
+		{"not ready in time, grace over", wanted(workspace.PhaseStarting), there(runtime.StateRunning),
+			progress{watched: true, end: &workspace.RunReport{Reason: reasonNotReady}, termed: ago(30 * time.Second)}, "kill"},
 		{"in grace", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(29 * time.Second), termSent: true}, "nothing until 1s"},
 		{"in grace, TERM not sent", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(29 * time.Second)}, "term"},
 		{"grace over", stopped(workspace.PhaseStopping), there(runtime.StateRunning), progress{watched: true, termed: ago(30 * time.Second)}, "kill"},
@@ -183,6 +201,8 @@ func TestStep(t *testing.T) {
 		{"orphan of another cluster", nil, foreign(), progress{answer: answered(2, 99, true, true)}, "quarantine other_cluster"},
 		{"not one of ours", nil, unlabelled(), progress{}, "quarantine not_ours"},
 		{"in quarantine", nil, unlabelled(), progress{quarantine: "not_ours"}, "nothing"},
+		{"gone, network left", nil, nil, progress{attached: true, mounted: "v"}, "detach"},
+		{"gone, volume left", nil, nil, progress{mounted: "v"}, "unmount"},
 		{"reaped", nil, nil, progress{orphaned: []workspace.Release{{Device: "GPU-1"}}}, "release"},
 		{"reaped and released", nil, nil, progress{orphaned: []workspace.Release{{Device: "GPU-1"}}, released: true}, "forget"},
 		{"reassigned", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{quarantine: "unknown_run"}, "adopt"},
@@ -193,6 +213,21 @@ func TestStep(t *testing.T) {
 				t.Errorf("step: %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+// While something is prepared beside the loop, its result is waited for, also
+// by what would take it away.
+func TestStepWaitsForWhatIsUnderWay(t *testing.T) {
+	for _, a := range []*workspace.Assignment{wanted(workspace.PhasePulling), stopped(workspace.PhasePulling), nil} {
+		in := input{assignment: a, cluster: "cluster-1", busy: true, progress: progress{attached: true}, now: tableNow}
+		if got := describe(step(in)); got != "nothing" {
+			t.Errorf("%+v: %s", a, got)
+		}
+	}
+	probing := input{assignment: probed(workspace.PhaseStarting), container: there(runtime.StateRunning), probing: true, progress: progress{watched: true}}
+	if got := describe(step(probing)); got != "nothing" {
+		t.Errorf("while it is probed: %s", got)
 	}
 }
 
@@ -253,6 +288,11 @@ func TestEndsSayWhatHappened(t *testing.T) {
 			Message: "exit code 3 after 1.5 s; its output is in logs/run-1.log of the node's data directory", ExitCode: code(3), LivedMS: 1500}},
 		{runtime.Exit{Known: true}, workspace.RunReport{Phase: workspace.PhaseSucceeded, Reason: "exited",
 			Message: "exit code 0 after 1.5 s", ExitCode: code(0), LivedMS: 1500}},
+		{runtime.Exit{Known: true, Code: 1, OOM: true}, workspace.RunReport{Phase: workspace.PhaseFailed, Reason: "child_oom_killed",
+			Message: "one of its processes was killed when all together used more than the memory limit of 512 MiB, and its main process " +
+				"ended with exit code 1 after 1.5 s; give it more memory", ExitCode: code(1), OOM: true, LivedMS: 1500}},
+		{runtime.Exit{Known: true, OOM: true}, workspace.RunReport{Phase: workspace.PhaseSucceeded, Reason: "exited",
+			Message: "exit code 0 after 1.5 s; one of its processes was killed for the memory limit of 512 MiB on the way", ExitCode: code(0), OOM: true, LivedMS: 1500}},
 		{runtime.Exit{Known: true, Code: 137, OOM: true}, workspace.RunReport{Phase: workspace.PhaseFailed, Reason: "oom_killed",
 			Message: "used more than its memory limit of 512 MiB after 1.5 s; give it more memory", ExitCode: code(137), OOM: true, LivedMS: 1500}},
 	} {
@@ -275,7 +315,7 @@ func TestLabelsTellWhereAContainerIsFrom(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(origin{})); diff != "" {
 		t.Error(diff)
 	}
-	for _, label := range []string{labelCluster, labelRun, labelIncarnation, labelIndex} {
+	for _, label := range []string{ClusterLabel, labelRun, labelIncarnation, labelIndex} {
 		labels := labelsOf("cluster-1", a)
 		delete(labels, label)
 		if _, err := originOf(&runtime.Container{ID: "run-1", Labels: labels}); err == nil {

@@ -56,9 +56,9 @@ func (a *Agent) look(ctx context.Context, last *node) workspace.Readiness {
 		return runtimeDown(err)
 	}
 	ready := workspace.Readiness{Ready: true}
-	if now := a.cfg.Boottime(); last.hardware == 0 || now >= last.hardware+hardwareEvery {
+	if now := a.cfg.Boottime(); last.hardware == 0 || now >= last.hardware+hardwareEvery || a.cfg.GPU.Status().Unresponsive {
 		if err := a.lookAtHardware(ctx, info, last); err != nil {
-			ready = workspace.Readiness{Reason: reasonGPUDown, Message: err.Error()}
+			ready = unreadable(err)
 		}
 		if _, err := a.readImages(ctx); err != nil {
 			return runtimeDown(err)
@@ -102,7 +102,7 @@ func (a *Agent) lookAtHardware(ctx context.Context, info runtime.Info, last *nod
 		a.reports.add(workspace.Report{Devices: &inventory})
 	}
 	facts := a.cfg.Facts
-	facts.BootID = a.cfg.BootID
+	facts.BootID, facts.PublishAddress = a.cfg.BootID, a.cfg.Publish.Address
 	facts.Runtime = info.Name + " " + info.Version
 	facts.GPUSource, facts.GPUMessage = inventory.Source, inventory.Message
 	facts.DriverVersion, facts.CUDAVersion = inventory.DriverVersion, inventory.CUDAVersion
@@ -110,5 +110,8 @@ func (a *Agent) lookAtHardware(ctx context.Context, info runtime.Info, last *nod
 		last.facts = &facts
 		a.reports.add(workspace.Report{Facts: &facts})
 	}
-	return nil
+	if err := a.judgeReadings(ctx); err != nil {
+		return err
+	}
+	return a.lookForOthers(ctx, &inventory)
 }

@@ -58,6 +58,10 @@ func (a *Agent) accept(view workspace.AssignmentView) bool {
 		}
 	}
 	a.assignments, a.cluster, a.at, a.viewed = next, view.Cluster, view.At, true
+	if !slices.Equal(a.purges, view.Purge) || view.Snapshot {
+		a.purges = view.Purge
+		nudge(a.houseNow)
+	}
 	a.ledger.forget(func(run string) bool { return next[run] != nil })
 	return true
 }
@@ -93,9 +97,11 @@ func (a *Agent) reconcile(ctx context.Context) {
 		}
 		state := a.containers[run]
 		w := &worker{
-			agent: a, run: run, wake: make(chan struct{}, 1), exits: make(chan ended, 1),
+			agent: a, run: run, wake: make(chan struct{}, 1), exits: make(chan ended, 1), results: make(chan *job, 2),
 			known: state, stale: state != "",
 		}
+		// What an earlier agent left of it is taken away with it.
+		w.progress.attached, w.progress.mounted = true, volumeOf(a.assignments[run])
 		w.progress.end, w.progress.termed = a.ledger.end(run), a.ledger.stop(run, a.cfg.BootID)
 		a.workers[run] = w
 		a.group.Go(func() error { return w.loop(ctx) })
@@ -112,6 +118,7 @@ func (a *Agent) retire(w *worker) bool {
 		return false
 	}
 	a.ledger.free(w.run)
+	a.uses.drop(w.run)
 	delete(a.workers, w.run)
 	delete(a.containers, w.run)
 	return true
@@ -125,7 +132,9 @@ func (a *Agent) noteContainers(list []runtime.Container) {
 		for i := range list {
 			from, _ := originOf(&list[i])
 			a.ledger.adopt(list[i].ID, from.devices)
+			a.uses.adopt(list[i].ID, usesOfContainer(&list[i])...)
 		}
+		defer nudge(a.houseNow)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"berth/runtime"
@@ -17,20 +18,27 @@ type worker struct {
 	wake  chan struct{}
 	exits chan ended
 
+	results chan *job // that are done
+
 	// These belong to Agent.mu.
-	changed bool          // the cluster orders something else
-	suspect bool          // the runtime's list contradicts known
-	known   runtime.State // of the container; empty: none
+	changed bool                        // the cluster orders something else
+	suspect bool                        // the runtime's list contradicts known
+	known   runtime.State               // of the container; empty: none
+	ranOnce bool                        // its container ran, or has ended
+	waiting bool                        // for something that another run has
+	secrets map[string]workspace.Secret // of the run; its assignment has them only until it runs
 
 	// These are the loop's own.
 	container *runtime.Container
 	stale     bool // container has to be read again
 	progress  progress
-	failures  int                         // in a row
-	creations int                         // failed ones
-	misses    int                         // failed looks at the container, in a row
-	lookAt    time.Duration               // it isn't looked at before
-	secrets   map[string]workspace.Secret // of the run; its assignment has them only until it runs
+	failures  int           // in a row
+	creations int           // failed ones
+	misses    int           // failed looks at the container, in a row
+	lookAt    time.Duration // it isn't looked at before
+	trying    time.Duration // when what must work before a start failed first, in a row; 0: it doesn't fail
+	preparing *job          // fetches the image, or prepares volume and network
+	probing   *job
 }
 
 // ended is what Wait said of the worker's container.
@@ -66,16 +74,16 @@ func (w *worker) loop(ctx context.Context) error {
 func (w *worker) observe(ctx context.Context) input {
 	a := w.agent
 	a.mu.Lock()
-	assignment, cluster := a.assignments[w.run], a.cluster
+	assignment := a.assignments[w.run]
 	if w.changed {
 		w.progress.retryAt, w.failures = 0, 0
 	}
 	w.stale = w.stale || w.suspect
 	w.changed, w.suspect = false, false
-	a.mu.Unlock()
-	if assignment != nil && len(assignment.Secrets) > 0 {
-		w.secrets = assignment.Secrets
+	if assignment != nil {
+		w.learnSecrets(assignment)
 	}
+	a.mu.Unlock()
 	if w.stale && a.cfg.Boottime() >= w.lookAt {
 		w.inspect(ctx)
 	}
@@ -83,14 +91,42 @@ func (w *worker) observe(ctx context.Context) input {
 		w.progress.quarantine = ""
 		a.setOrphan(w.run, nil)
 	}
+	in := w.input()
+	w.callOffJobs(&in)
+	return in
+}
+
+// input is what step looks at, as far as it is known now.
+func (w *worker) input() input {
+	a := w.agent
+	a.mu.Lock()
+	assignment, cluster := a.assignments[w.run], a.cluster
+	a.mu.Unlock()
 	return input{
 		assignment: assignment,
 		container:  w.container,
 		cluster:    cluster,
 		blind:      w.stale,
+		busy:       w.preparing != nil,
+		probing:    w.probing != nil,
 		progress:   w.progress,
 		now:        a.cfg.Boottime(),
 	}
+}
+
+// learnSecrets keeps what must not be quoted of an assignment.
+func (w *worker) learnSecrets(a *workspace.Assignment) {
+	if len(a.Secrets) == 0 && a.Login == nil {
+		return
+	}
+	secrets := maps.Clone(a.Secrets)
+	if a.Login != nil {
+		if secrets == nil {
+			secrets = map[string]workspace.Secret{}
+		}
+		secrets["registry password"] = a.Login.Password // no variable's name has a blank
+	}
+	w.secrets = secrets
 }
 
 // inspect looks at the container. Where that fails it is looked at again later,
@@ -126,9 +162,15 @@ func (w *worker) setContainer(c *runtime.Container) {
 		state = c.State
 		from, _ := originOf(c)
 		w.agent.ledger.adopt(w.run, from.devices)
+		w.agent.uses.adopt(w.run, usesOfContainer(c)...)
+		w.progress.attached = true
+		if from.volume != "" {
+			w.progress.mounted = from.volume
+		}
 	}
 	w.agent.mu.Lock()
 	w.known = state
+	w.ranOnce = w.ranOnce || state == runtime.StateRunning || state == runtime.StateExited
 	w.agent.mu.Unlock()
 }
 
@@ -150,6 +192,8 @@ func (w *worker) pause(ctx context.Context, until time.Duration) {
 	case <-due:
 	case end := <-w.exits:
 		w.ended(end)
+	case done := <-w.results:
+		done.deliver(w.input())
 	}
 }
 
@@ -232,6 +276,9 @@ func (w *worker) send(a *workspace.Assignment, phase workspace.Phase, reason, me
 	run := workspace.RunReport{Run: a.Run, Epoch: a.Epoch, Phase: phase, Reason: reason, Message: message}
 	if started := w.progress.started; !started.IsZero() {
 		run.LivedMS = lived(started, time.Now())
+	}
+	if phase == workspace.PhaseRunning {
+		run.Access = w.agent.ledger.access(a, w.agent.cfg.Publish.Address)
 	}
 	w.agent.reports.add(workspace.Report{Runs: []workspace.RunReport{run}})
 }

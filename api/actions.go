@@ -50,7 +50,7 @@ func (a *API) act(ctx context.Context, in *actionInput, command func(*reader, *w
 
 func (a *API) startInstance(ctx context.Context, in *actionInput) (*object[workspace.Instance], error) {
 	return a.act(ctx, in, func(r *reader, inst *workspace.Instance) (state.Command, error) {
-		digest, err := r.repin(inst)
+		digest, err := a.repin(ctx, r, inst)
 		return &state.StartInstance{ID: inst.ID, ImageDigest: digest}, err
 	})
 }
@@ -63,7 +63,7 @@ func (a *API) stopInstance(ctx context.Context, in *actionInput) (*object[worksp
 
 func (a *API) restartInstance(ctx context.Context, in *actionInput) (*object[workspace.Instance], error) {
 	return a.act(ctx, in, func(r *reader, inst *workspace.Instance) (state.Command, error) {
-		digest, err := r.repin(inst)
+		digest, err := a.repin(ctx, r, inst)
 		return &state.RestartInstance{ID: inst.ID, ImageDigest: digest}, err
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -39,6 +40,8 @@ type Cluster interface {
 	Consistent(ctx context.Context) (state.View, error)
 	// Seal encrypts a secret for the log.
 	Seal(workspace.Secret) (workspace.Sealed, error)
+	// Open decrypts what Seal made.
+	Open(workspace.Sealed) (workspace.Secret, error)
 	// Node reaches a node's agent; CodeUnavailable when it can't be reached.
 	Node(id string) (workspace.NodeService, error)
 	// Status of this server in the cluster.
@@ -87,6 +90,7 @@ type API struct {
 	// draining ends when a server shuts down: long polls and streams end too.
 	draining context.Context
 	drain    context.CancelFunc
+	streams  sync.WaitGroup // on connections that the HTTP server has given away
 }
 
 // New makes the handlers.
@@ -144,6 +148,11 @@ func (a *API) register(h huma.API) {
 	a.registerRuns(h)
 	a.registerNodes(h)
 	a.registerImages(h)
+	a.registerStreams(h)
+	a.registerContents(h)
+	a.registerAccess(h)
+	a.registerVolumes(h)
+	a.registerRegistries(h)
 	a.registerEvents(h)
 	a.registerStatus(h)
 }
@@ -176,6 +185,19 @@ func (a *API) Server(h http.Handler) *http.Server {
 	}
 	s.RegisterOnShutdown(a.drain)
 	return s
+}
+
+// Wait returns once the websockets have ended that a server's Shutdown, which
+// knows nothing of them, has told to.
+func (a *API) Wait(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() { a.streams.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // stoppable gives a context that also ends when the server shuts down.

@@ -93,6 +93,10 @@ func (c *testCluster) Seal(s workspace.Secret) (workspace.Sealed, error) {
 	return workspace.Sealed{KeyID: "k", Nonce: []byte("n"), Sealed: []byte(strings.ToUpper(s.Reveal()))}, nil
 }
 
+func (c *testCluster) Open(s workspace.Sealed) (workspace.Secret, error) {
+	return workspace.NewSecret(strings.ToLower(string(s.Sealed))), nil
+}
+
 func (c *testCluster) Node(id string) (workspace.NodeService, error) {
 	if id != nodeID || c.agent == nil {
 		return nil, workspace.Errorf(workspace.CodeUnavailable, "node %s can't be reached", id)

@@ -50,6 +50,10 @@ func TestOpenAPI(t *testing.T) {
 		"POST /instances", "GET /instances", "GET /instances/{id}", "DELETE /instances/{id}", "POST /instances/{id}/start",
 		"POST /instances/{id}/stop", "POST /instances/{id}/restart", "GET /instances/{id}/wait", "GET /instances/{id}/explain",
 		"GET /instances/{id}/runs", "GET /runs", "GET /runs/{id}", "GET /nodes", "GET /nodes/{id}", "GET /devices", "GET /devices/{uuid}",
+		"GET /instances/{id}/exec", "GET /instances/{id}/forward", "GET /instances/{id}/logs", "GET /instances/{id}/files",
+		"GET /volumes", "GET /volumes/{id}", "POST /volumes/{id}/keep", "DELETE /volumes/{id}",
+		"GET /registries", "GET /registries/{host}", "PUT /registries/{host}", "DELETE /registries/{host}", "GET /devices/readings",
+		"PUT /instances/{id}/files", "GET /instances/{id}/access", "POST /images/pull",
 		"GET /images", "POST /images", "DELETE /images", "GET /events", "GET /events/stream", "GET /status", "POST /placements:dry-run",
 	}
 	slices.Sort(got)

@@ -95,7 +95,7 @@ func (a *API) streamEvents(ctx context.Context, in *streamEventsInput) (*huma.St
 		ctx, cancel := a.stoppable(ctx)
 		defer cancel()
 		w := h.BodyWriter().(http.ResponseWriter) // humago's body writer is the response itself
-		s := &stream{w: w, control: http.NewResponseController(w)}
+		s := &eventStream{w: w, control: http.NewResponseController(w)}
 		if err := a.pour(ctx, s, after, in.Object); err != nil && ctx.Err() == nil {
 			a.log.Debug("an event stream ended", "request_id", requestOf(ctx).id, "err", err)
 		}
@@ -103,7 +103,7 @@ func (a *API) streamEvents(ctx context.Context, in *streamEventsInput) (*huma.St
 }
 
 // pour sends events until ctx ends or the client is gone.
-func (a *API) pour(ctx context.Context, s *stream, after, object string) error {
+func (a *API) pour(ctx context.Context, s *eventStream, after, object string) error {
 	if err := s.comment("berth"); err != nil {
 		return err
 	}
@@ -143,8 +143,8 @@ func (a *API) pour(ctx context.Context, s *stream, after, object string) error {
 	}
 }
 
-// stream writes server-sent events.
-type stream struct {
+// eventStream writes server-sent events.
+type eventStream struct {
 	w       io.Writer
 	control *http.ResponseController
 }
@@ -152,7 +152,7 @@ type stream struct {
 // writeTimeout ends a stream whose client takes nothing any more.
 const writeTimeout = 30 * time.Second
 
-func (s *stream) event(e *workspace.Event) error {
+func (s *eventStream) event(e *workspace.Event) error {
 	data, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encode event %s: %w", e.ID, err)
@@ -161,18 +161,18 @@ func (s *stream) event(e *workspace.Event) error {
 }
 
 // comment is a line that clients skip; it shows that the stream lives.
-func (s *stream) comment(text string) error {
+func (s *eventStream) comment(text string) error {
 	if err := s.write(": %s\n\n", text); err != nil {
 		return err
 	}
 	return s.flush()
 }
 
-func (s *stream) write(format string, args ...any) error {
+func (s *eventStream) write(format string, args ...any) error {
 	// Without deadlines (a recorder of a test) it is just written.
 	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_, err := fmt.Fprintf(s.w, format, args...)
 	return err
 }
 
-func (s *stream) flush() error { return s.control.Flush() }
+func (s *eventStream) flush() error { return s.control.Flush() }

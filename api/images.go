@@ -51,20 +51,22 @@ type removeImageInput struct {
 
 const importPath = "/images"
 
-func isImport(r *http.Request) bool {
-	return r.Method == http.MethodPost && r.URL.Path == base+importPath
-}
-
 func (a *API) registerImages(h huma.API) {
 	route(h, http.MethodGet, importPath, "list-images", "Images that the nodes have", a.listImages)
 	route(h, http.MethodPost, importPath, "import-image", "Store an OCI archive's images on a node", a.importImage, created, archiveBody)
+	route(h, http.MethodPost, importPath+"/pull", "pull-image", "Fetch an image from its registry to a node", a.pullImage, pullBody(h))
 	route(h, http.MethodDelete, importPath, "remove-image", "Forget an image on a node", a.removeImage)
 }
 
 func archiveBody(op *huma.Operation) {
-	binary := func() *huma.MediaType { return &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}} }
 	op.RequestBody = &huma.RequestBody{Required: true, Description: "an OCI image layout as a tar archive, streamed",
-		Content: map[string]*huma.MediaType{"application/x-tar": binary(), "application/octet-stream": binary()}}
+		Content: map[string]*huma.MediaType{tarType: binaryBody(), "application/octet-stream": binaryBody()}}
+}
+
+const tarType = "application/x-tar"
+
+func binaryBody() *huma.MediaType {
+	return &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
 }
 
 func (a *API) listImages(ctx context.Context, in *listImagesInput) (*pageAnswer[workspace.ImageOnNode], error) {
@@ -127,10 +129,8 @@ func (a *API) agentOf(ctx context.Context, ref string) (*workspace.Node, workspa
 }
 
 func (a *API) importImage(ctx context.Context, in *importInput) (*importAnswer, error) {
-	kind, _, err := mime.ParseMediaType(in.kind)
-	if in.kind != "" && (err != nil || kind != "application/x-tar" && kind != "application/octet-stream") {
-		return nil, newProblem(http.StatusUnsupportedMediaType, workspace.CodeMalformed,
-			fmt.Sprintf("an image comes as application/x-tar, not %q", in.kind), nil)
+	if err := checkArchive(in.kind); err != nil {
+		return nil, err
 	}
 	node, agent, err := a.agentOf(ctx, in.Node)
 	if err != nil {
@@ -149,6 +149,16 @@ func (a *API) importImage(ctx context.Context, in *importInput) (*importAnswer, 
 		answer.Body.Items = append(answer.Body.Items, &images[i])
 	}
 	return answer, nil
+}
+
+// checkArchive refuses a body that can't be an archive before it is read.
+func checkArchive(contentType string) error {
+	kind, _, err := mime.ParseMediaType(contentType)
+	if contentType != "" && (err != nil || kind != tarType && kind != "application/octet-stream") {
+		return newProblem(http.StatusUnsupportedMediaType, workspace.CodeMalformed,
+			fmt.Sprintf("it must come as %s, not %q", tarType, contentType), nil)
+	}
+	return nil
 }
 
 // reportWait bounds the wait for a node's report of what it has just imported.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"berth/gpu"
 	"berth/workspace"
 )
 
@@ -23,6 +24,54 @@ type testAgent struct {
 	err      error
 	imported func()
 	removed  string
+
+	exec     func(context.Context, workspace.ExecSpec, workspace.ExecStreams) (int, error)
+	logs     func(context.Context, string, workspace.LogSpec, io.Writer) error
+	dial     func(context.Context, int) (workspace.Stream, error)
+	copyFrom func(string, io.Writer) error
+	copyTo   func(string, io.Reader) error
+	pull     func(context.Context, workspace.ImageSource, func(workspace.PullProgress)) (workspace.NodeImage, error)
+	resolve  func(workspace.ImageSource) (string, error)
+	readings func(context.Context) ([]gpu.Reading, error)
+	pulling  map[string]workspace.PullProgress
+}
+
+func (a *testAgent) Exec(ctx context.Context, _ string, spec workspace.ExecSpec, streams workspace.ExecStreams) (int, error) {
+	return a.exec(ctx, spec, streams)
+}
+
+func (a *testAgent) Logs(ctx context.Context, run string, spec workspace.LogSpec, w io.Writer) error {
+	return a.logs(ctx, run, spec, w)
+}
+
+func (a *testAgent) Dial(ctx context.Context, _ string, port int) (workspace.Stream, error) {
+	return a.dial(ctx, port)
+}
+
+func (a *testAgent) CopyFrom(_ context.Context, _, path string, w io.Writer) error {
+	return a.copyFrom(path, w)
+}
+
+func (a *testAgent) CopyTo(_ context.Context, _, dir string, r io.Reader) error {
+	return a.copyTo(dir, r)
+}
+
+func (a *testAgent) PullImage(ctx context.Context, source workspace.ImageSource, progress func(workspace.PullProgress)) (workspace.NodeImage, error) {
+	return a.pull(ctx, source, progress)
+}
+
+func (a *testAgent) ResolveImage(_ context.Context, source workspace.ImageSource) (string, error) {
+	if a.resolve == nil {
+		return "", workspace.Errorf(workspace.CodeNotFound, "it has no such image")
+	}
+	return a.resolve(source)
+}
+
+func (a *testAgent) Readings(ctx context.Context) ([]gpu.Reading, error) { return a.readings(ctx) }
+
+func (a *testAgent) Pulling(run string) (workspace.PullProgress, bool) {
+	p, ok := a.pulling[run]
+	return p, ok
 }
 
 func (a *testAgent) ImportImage(_ context.Context, archive io.Reader, name string) ([]workspace.NodeImage, error) {
@@ -58,8 +107,6 @@ func (r *rig) withAgent() *testAgent {
 	r.agent = agent
 	return agent
 }
-
-const tarType = "application/x-tar"
 
 // The archive is handed on as it comes: what has been sent is with the node
 // before the rest exists.

@@ -49,7 +49,7 @@ func (a *API) createInstance(ctx context.Context, in *createInstanceInput) (*obj
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := a.creation(r, w, &in.Body)
+	cmd, err := a.creation(ctx, r, w, &in.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (a *API) createInstance(ctx context.Context, in *createInstanceInput) (*obj
 
 // creation is the command that makes an instance: its template rendered, its
 // secrets sealed, its image's digest pinned.
-func (a *API) creation(r *reader, w *workspace.Workspace, b *workspace.NewInstance) (*state.CreateInstance, error) {
+func (a *API) creation(ctx context.Context, r *reader, w *workspace.Workspace, b *workspace.NewInstance) (*state.CreateInstance, error) {
 	t := r.Template(b.Template.Name)
 	if t == nil {
 		return nil, workspace.InvalidField("template.name", "there is no template %q: berth template ls shows them", b.Template.Name)
@@ -74,7 +74,7 @@ func (a *API) creation(r *reader, w *workspace.Workspace, b *workspace.NewInstan
 	if err != nil {
 		return nil, err
 	}
-	if spec.ImageDigest, err = r.pin(spec.Image); err != nil {
+	if spec.ImageDigest, err = a.pin(ctx, r, spec.Image); err != nil {
 		return nil, err
 	}
 	sealed := map[string]workspace.Sealed{}
@@ -91,7 +91,7 @@ func (a *API) creation(r *reader, w *workspace.Workspace, b *workspace.NewInstan
 		Workspace: w.ID, Project: b.Project, Name: b.Name, Description: b.Description,
 		Template: workspace.TemplateRef{Name: t.Name, Variables: public, Description: t.Description},
 		Secrets:  sealed, Resources: b.Resources.Over(t.Resources), Kind: t.Kind, Spec: spec,
-		StoragePolicy: policy, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: b.Start == nil || *b.Start,
+		StoragePolicy: policy, RestartPolicy: b.RestartPolicy, Volume: b.Volume, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: b.Start == nil || *b.Start,
 	}, nil
 }
 
@@ -106,7 +106,7 @@ func (a *API) instanceAnswer(ctx context.Context, id string, gone *workspace.Ins
 	if inst == nil {
 		inst = deleted(gone)
 	}
-	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: inst}, nil
+	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.withProgress(r, inst)}, nil
 }
 
 // instanceReplay answers a retry with the instance as it is now, or, when it is
@@ -148,7 +148,14 @@ func (a *API) listInstances(ctx context.Context, in *listInstancesInput) (*pageA
 	rows = where(rows, func(i *workspace.Instance) bool {
 		return (in.Status == "" || string(i.Status) == in.Status) && (in.Name == "" || i.Name == in.Name)
 	})
-	return paged(a, r, "instances", &in.Paging, rows, func(i *workspace.Instance) string { return i.Workspace + i.ID })
+	answer, err := paged(a, r, "instances", &in.Paging, rows, func(i *workspace.Instance) string { return i.Workspace + i.ID })
+	if err != nil {
+		return nil, err
+	}
+	for i, inst := range answer.Body.Items {
+		answer.Body.Items[i] = a.withProgress(r, inst)
+	}
+	return answer, nil
 }
 
 func (a *API) getInstance(ctx context.Context, in *instanceInput) (*object[workspace.Instance], error) {
@@ -160,5 +167,5 @@ func (a *API) getInstance(ctx context.Context, in *instanceInput) (*object[works
 	if err != nil {
 		return nil, err
 	}
-	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: inst}, nil
+	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.withProgress(r, inst)}, nil
 }

@@ -20,8 +20,14 @@ import (
 	"berth/workspace"
 )
 
-// maxBody bounds the body of every request but an image's.
+// maxBody bounds the body of every request whose body isn't streamed.
 const maxBody = 1 << 20
+
+// streamedBodies are the operations that take their body as it comes.
+var streamedBodies = map[string]bool{
+	http.MethodPost + " " + base + importPath: true,
+	http.MethodPut + " " + base + filesPath:   true,
+}
 
 // bodyTimeout bounds how long a body may take to come.
 const bodyTimeout = 30 * time.Second
@@ -60,9 +66,11 @@ func (a *API) around(mux *http.ServeMux, unknown string) http.Handler {
 			writeProblem(seen, r, unmatched(mux, seen, r, unknown))
 			return
 		}
-		if err := takeBody(seen, r, req); err != nil {
-			writeProblem(seen, r, problemOf(err))
-			return
+		if !streamedBodies[pattern] {
+			if err := takeBody(seen, r, req); err != nil {
+				writeProblem(seen, r, problemOf(err))
+				return
+			}
 		}
 		mux.ServeHTTP(seen, r)
 	})
@@ -78,7 +86,7 @@ func routeOf(pattern string) string {
 
 // lasting: how long the request takes is up to who made it.
 func lasting(r *http.Request, pattern string) bool {
-	return strings.HasSuffix(pattern, "/stream") || strings.HasSuffix(pattern, "/wait") ||
+	return streamedBodies[pattern] || strings.HasSuffix(pattern, "/stream") || strings.HasSuffix(pattern, "/wait") ||
 		r.URL.Query().Get("follow") == "true" || r.Header.Get("Upgrade") != ""
 }
 
@@ -170,9 +178,9 @@ func requestID(r *http.Request) string {
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // takeBody reads a request's body whole and in time, so that a slow sender
-// holds no handler, and makes its idempotency key. Images are streamed instead.
+// holds no handler, and makes its idempotency key.
 func takeBody(w http.ResponseWriter, r *http.Request, req *request) error {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || isImport(r) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return nil
 	}
 	control := http.NewResponseController(w)

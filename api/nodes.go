@@ -31,6 +31,7 @@ func (a *API) registerNodes(h huma.API) {
 	route(h, http.MethodGet, "/nodes", "list-nodes", "Nodes in order of id", a.listNodes)
 	route(h, http.MethodGet, "/nodes/{id}", "get-node", "One node", a.getNode)
 	route(h, http.MethodGet, "/devices", "list-devices", "GPUs in order of UUID", a.listDevices)
+	route(h, http.MethodGet, "/devices/readings", "list-readings", "What GPUs measure now, in order of UUID", a.listReadings)
 	route(h, http.MethodGet, "/devices/{uuid}", "get-device", "One GPU", a.getDevice)
 }
 

@@ -17,6 +17,7 @@ func (a *API) explainInstance(ctx context.Context, in *instanceInput) (*object[w
 	if err != nil {
 		return nil, err
 	}
+	inst = a.withProgress(r, inst)
 	why := &workspace.Explanation{
 		Instance: inst.ID, Name: inst.Name, Status: inst.Status, Reason: inst.Reason, Message: inst.Message,
 		Since: inst.Since, Run: inst.Run,

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"strings"
 
 	"berth/workspace"
@@ -23,35 +24,57 @@ func canonicalReference(ref string) (name, tag, digest string) {
 	return name, tag, digest
 }
 
-// pin finds what an image's name means now, among what the nodes report.
-func (r *reader) pin(image string) (string, error) {
+// pin finds what an image's name means now: among what the nodes report, else
+// in its registry.
+func (a *API) pin(ctx context.Context, r *reader, image string) (string, error) {
+	if digest := r.pinned(image); digest != "" {
+		return digest, nil
+	}
+	digest, err := a.resolve(ctx, r, image)
+	switch {
+	case err == nil:
+		return digest, nil
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	}
+	return "", workspace.InvalidField("template.image",
+		"image %q is on no node (%s), nor does registry %s give it (%s): berth image import FILE brings it to a node, berth registry login HOST logs in to a registry",
+		image, r.looked(), workspace.RegistryOf(image), problemOf(err).Detail)
+}
+
+// pinned is the digest of an image that a node has, empty when none has it.
+func (r *reader) pinned(image string) string {
 	name, tag, digest := canonicalReference(image)
-	var looked []string
 	for n := range r.Nodes() {
-		looked = append(looked, n.Name)
 		for _, has := range n.Images {
 			hasName, hasTag, _ := canonicalReference(has.Reference)
 			if digest != "" && has.Digest == digest || digest == "" && hasName == name && hasTag == tag {
-				return has.Digest, nil
+				return has.Digest
 			}
 		}
 	}
-	where := "no node has reported yet"
-	if len(looked) > 0 {
-		where = "looked among the images of " + strings.Join(looked, ", ")
+	return ""
+}
+
+// looked says where pinned has looked.
+func (r *reader) looked() string {
+	var names []string
+	for n := range r.Nodes() {
+		names = append(names, n.Name)
 	}
-	return "", workspace.InvalidField("template.image", "image %q is on no node (%s): berth image import FILE brings it there", image, where)
+	if len(names) == 0 {
+		return "no node has reported yet"
+	}
+	return "looked among the images of " + strings.Join(names, ", ")
 }
 
 // repin is pin for an instance that exists. What a running one runs is settled;
 // a name that is gone leaves the digest that it had, as long as a node has that.
-func (r *reader) repin(inst *workspace.Instance) (string, error) {
-	digest, err := r.pin(inst.Spec.Image)
-	if err == nil || inst.Desired == workspace.DesiredRunning && inst.Status != workspace.StatusFailed {
+func (a *API) repin(ctx context.Context, r *reader, inst *workspace.Instance) (string, error) {
+	digest := r.pinned(inst.Spec.Image)
+	settled := inst.Desired == workspace.DesiredRunning && inst.Status != workspace.StatusFailed
+	if digest != "" || settled || inst.Spec.ImageDigest != "" && r.pinned("@"+inst.Spec.ImageDigest) != "" {
 		return digest, nil
 	}
-	if _, gone := r.pin("@" + inst.Spec.ImageDigest); gone == nil {
-		return "", nil
-	}
-	return "", err
+	return a.pin(ctx, r, inst.Spec.Image)
 }

@@ -60,6 +60,9 @@ func New(o Options) (*Client, error) {
 // Close gives idle connections back.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Address of the daemon as it was given; empty: it is on this host's socket.
+func (c *Client) Address() string { return c.options.Addr }
+
 // where names the daemon for people.
 func (c *Client) where() string {
 	if c.options.Addr != "" {

@@ -78,6 +78,17 @@ func (c *Client) InstanceRuns(ctx context.Context, ref string, o ListOptions) (*
 // longestPoll is how long one question of Wait hangs at the daemon.
 const longestPoll = 60 * time.Second
 
+// pullPoll is the same while an image is pulled, whose progress is no change of
+// the instance.
+const pullPoll = 500 * time.Millisecond
+
+func pollTime(inst *workspace.Instance) time.Duration {
+	if inst.Reason == workspace.ReasonPulling {
+		return pullPoll
+	}
+	return longestPoll
+}
+
 // Wait waits until an instance is "running", "stopped" or "deleted". progress,
 // which may be nil, is called with each state seen on the way. An instance that
 // failed, or can't get there, ends the wait with CodeConflict; a timeout with
@@ -90,7 +101,7 @@ func (c *Client) Wait(ctx context.Context, ref, phase string, timeout time.Durat
 	for {
 		query := url.Values{"phase": {phase}, "timeout": {"0s"}} // first how it is now
 		if last != nil {
-			query.Set("timeout", max(min(time.Until(deadline), longestPoll), 0).String())
+			query.Set("timeout", max(min(time.Until(deadline), pollTime(last)), 0).String())
 			query.Set("after", strconv.FormatUint(last.ModifyIndex, 10))
 		}
 		inst, err := one[workspace.Instance](ctx, c, request{method: http.MethodGet, path: path("instances", ref, "wait"), query: query})
@@ -100,7 +111,7 @@ func (c *Client) Wait(ctx context.Context, ref, phase string, timeout time.Durat
 		if err != nil {
 			return last, err
 		}
-		if progress != nil && (last == nil || inst.ModifyIndex != last.ModifyIndex) {
+		if progress != nil && (last == nil || inst.ModifyIndex != last.ModifyIndex || inst.Message != last.Message) {
 			progress(inst)
 		}
 		last, ref = inst, inst.ID

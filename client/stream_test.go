@@ -128,7 +128,7 @@ func TestWait(t *testing.T) {
 		}
 		want := []string{
 			"/berth/v1/instances/one/wait?phase=running&timeout=0s",
-			"/berth/v1/instances/i1/wait?after=5&phase=running&timeout=1m0s",
+			"/berth/v1/instances/i1/wait?after=5&phase=running&timeout=500ms",
 			"/berth/v1/instances/i1/wait?after=6&phase=running&timeout=1m0s",
 		}
 		if diff := cmp.Diff(want, asked); diff != "" {

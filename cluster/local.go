@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +21,7 @@ type Local struct {
 
 	mu     sync.Mutex
 	handed map[string]bool // runs the agent knows of, nil before the first view
+	purge  []string        // volumes it knows are to be deleted
 	at     gpu.Epoch       // of the view handed out last
 }
 
@@ -40,13 +42,13 @@ func (l *Local) Assignments(ctx context.Context, after gpu.Epoch) (workspace.Ass
 			if err != nil {
 				return workspace.AssignmentView{}, err
 			}
-			if out.Snapshot || len(out.Upsert) > 0 || len(out.Removed) > 0 {
-				l.handed, l.at = known, out.At
+			if out.Snapshot || len(out.Upsert) > 0 || len(out.Removed) > 0 || !slices.Equal(out.Purge, l.purge) {
+				l.handed, l.purge, l.at = known, out.Purge, out.At
 				return out, nil
 			}
 		}
 		// A new cluster's first entry makes its default workspace.
-		if err := view.Wait(ctx, state.TopicRuns, state.TopicWorkspaces); err != nil {
+		if err := view.Wait(ctx, state.TopicRuns, state.TopicWorkspaces, state.TopicVolumes); err != nil {
 			return workspace.AssignmentView{}, fmt.Errorf("wait for assignments: %w", err)
 		}
 	}
@@ -54,7 +56,7 @@ func (l *Local) Assignments(ctx context.Context, after gpu.Epoch) (workspace.Ass
 
 // assignments makes the next view, and the runs the agent knows of with it.
 func (l *Local) assignments(ctx context.Context, view state.View, whole bool) (workspace.AssignmentView, map[string]bool, error) {
-	out := workspace.AssignmentView{Cluster: view.Cluster().ID, At: view.Epoch(), Snapshot: whole}
+	out := workspace.AssignmentView{Cluster: view.Cluster().ID, At: view.Epoch(), Snapshot: whole, Purge: view.Purges(l.node)}
 	known := map[string]bool{}
 	for run := range view.NodeRuns(l.node) {
 		if !whole && l.handed[run.ID] && run.ModifyIndex <= l.at.Index {
@@ -87,6 +89,9 @@ func (l *Local) assignment(view state.View, run *workspace.Run) (workspace.Assig
 		Phase: run.Phase, Epoch: run.Epoch, Devices: run.Devices, Resources: run.Resources, Spec: run.Spec,
 		Lease: run.Lease, Unreleased: run.Unreleased,
 	}
+	if v := view.Volume(run.Volume); v != nil {
+		a.Volume = &workspace.VolumeClaim{ID: v.ID, SizeMiB: v.SizeMiB, Made: v.Exists()}
+	}
 	inst := view.Instance(run.Instance)
 	if inst == nil {
 		return a, nil
@@ -95,17 +100,35 @@ func (l *Local) assignment(view state.View, run *workspace.Run) (workspace.Assig
 	if !mayStart(run) {
 		return a, nil // its container has its secrets, or needs none any more
 	}
+	return a, errors.Join(l.openSecrets(&a, inst), l.openLogin(&a, view))
+}
+
+func (l *Local) openSecrets(a *workspace.Assignment, inst *workspace.Instance) error {
 	for name, sealed := range inst.Secrets {
 		s, err := l.cluster.Open(sealed)
 		if err != nil {
-			return a, fmt.Errorf("variable %s: %w", name, err)
+			return fmt.Errorf("variable %s: %w", name, err)
 		}
 		if a.Secrets == nil {
 			a.Secrets = map[string]workspace.Secret{}
 		}
 		a.Secrets[name] = s
 	}
-	return a, nil
+	return nil
+}
+
+// openLogin adds the login to the registry that the run's image is from.
+func (l *Local) openLogin(a *workspace.Assignment, view state.View) error {
+	r := view.Registry(workspace.RegistryOf(a.Spec.Image))
+	if r == nil {
+		return nil
+	}
+	password, err := l.cluster.Open(r.Password)
+	if err != nil {
+		return fmt.Errorf("login to registry %s: %w", r.Host, err)
+	}
+	a.Login = &workspace.RegistryLogin{Host: r.Host, Username: r.Username, Password: password}
+	return nil
 }
 
 // refuse ends a run that can't be handed out; its owner sees why.

@@ -111,12 +111,74 @@ func TestAssignments(t *testing.T) {
 	}
 }
 
+// A run's volume, and the login to its image's registry, come with it; what is to
+// be deleted comes once nothing uses it, also when no run has changed.
+func TestAssignmentsOfVolumesAndLogins(t *testing.T) {
+	c := start(t, Config{Dir: t.TempDir()})
+	c.withNode(2)
+	l := c.Local(testNode)
+	password, err := c.Seal(workspace.NewSecret("s3cret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.propose(&state.SetRegistry{Host: "ghcr.io", Username: "bot", Password: password}, admin)
+	inst := createInstance("inst-0", nil)
+	inst.Spec.Image, inst.Spec.VolumePath, inst.Resources.StorageMiB = "ghcr.io/lab/demo:1", "/home", 100
+	c.propose(inst, admin)
+	c.propose(createInstance("inst-1", nil), admin)
+
+	view := assignments(t, l, gpu.Epoch{})
+	if len(view.Upsert) != 2 || len(view.Purge) != 0 {
+		t.Fatalf("the first view: %+v", view)
+	}
+	a, other := view.Upsert[0], view.Upsert[1]
+	if a.Volume == nil || *a.Volume != (workspace.VolumeClaim{ID: "run-inst-0", SizeMiB: 100}) {
+		t.Errorf("the volume of the first: %+v", a.Volume)
+	}
+	if a.Login == nil || a.Login.Host != "ghcr.io" || a.Login.Username != "bot" || a.Login.Password.Reveal() != "s3cret" {
+		t.Errorf("the login of the first: %+v", a.Login)
+	}
+	if other.Volume != nil || other.Login != nil {
+		t.Errorf("the other, of another registry and without a volume: %+v", other)
+	}
+
+	c.reportVolume(workspace.VolumeReport{ID: "run-inst-0", Made: true})
+	c.report("run-inst-0", workspace.PhaseRunning)
+	view = assignments(t, l, gpu.Epoch{})
+	if a := view.Upsert[0]; a.Volume == nil || !a.Volume.Made || a.Login != nil {
+		t.Errorf("once it runs: %+v", a)
+	}
+
+	c.propose(&state.DeleteInstance{ID: "inst-0"}, admin)
+	c.report("run-inst-0", workspace.PhaseStopped, workspace.Release{Device: "GPU-0", Run: "run-inst-0", Epoch: a.Epoch})
+	view = assignments(t, l, gpu.Epoch{})
+	c.propose(&state.RemoveVolume{ID: "run-inst-0"}, admin)
+	for _, after := range []gpu.Epoch{view.At, {}} {
+		if view = assignments(t, l, after); !slices.Equal(view.Purge, []string{"run-inst-0"}) {
+			t.Errorf("after its removal, from %+v: %+v", after, view)
+		}
+	}
+	c.reportVolume(workspace.VolumeReport{ID: "run-inst-0", Gone: true})
+	if view = assignments(t, l, view.At); len(view.Purge) != 0 || c.View().Volume("run-inst-0") != nil {
+		t.Errorf("once it is gone: %+v", view)
+	}
+}
+
+func (r *running) reportVolume(v workspace.VolumeReport) {
+	r.t.Helper()
+	if err := r.Local(testNode).Report(context.Background(), workspace.Report{
+		Node: testNode, Stamp: workspace.Stamp{BootID: "boot-1", BoottimeMS: 2}, Volumes: []workspace.VolumeReport{v},
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // A run whose secrets can't be opened ends with a reason its owner can read; one
 // that runs already isn't touched.
 func TestUnreadableSecret(t *testing.T) {
 	dir := t.TempDir()
 	a := start(t, Config{Dir: dir})
-	a.withNode(2)
+	a.withNode(3)
 	sealed, err := a.Seal(workspace.NewSecret("s3cret"))
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +187,10 @@ func TestUnreadableSecret(t *testing.T) {
 	a.propose(createInstance("inst-0", secrets), admin)
 	a.report("run-inst-0", workspace.PhaseRunning)
 	a.propose(createInstance("inst-1", secrets), admin)
+	a.propose(&state.SetRegistry{Host: "ghcr.io", Username: "bot", Password: sealed}, admin)
+	private := createInstance("inst-2", nil)
+	private.Spec.Image = "ghcr.io/lab/demo:1"
+	a.propose(private, admin)
 	a.stop()
 	if err := os.Remove(filepath.Join(dir, "secret.key")); err != nil {
 		t.Fatal(err)
@@ -142,7 +208,10 @@ func TestUnreadableSecret(t *testing.T) {
 		!strings.Contains(run.Message, "secret.key") || !strings.Contains(run.Message, sealed.KeyID) {
 		t.Errorf("the run that can't start: %+v", run)
 	}
-	if view = assignments(t, l, view.At); len(view.Upsert) != 1 || !view.Upsert[0].Unreleased {
+	if run := b.View().Run("run-inst-2"); run.Phase != workspace.PhaseFailed || !strings.Contains(run.Message, "registry ghcr.io") {
+		t.Errorf("the run whose registry's login can't be opened: %+v", run)
+	}
+	if view = assignments(t, l, view.At); len(view.Upsert) != 2 || !view.Upsert[0].Unreleased {
 		t.Errorf("its device isn't asked back: %+v", view)
 	}
 }

@@ -60,8 +60,9 @@ type Info struct {
 	Simulated bool   `json:"simulated,omitempty"`
 	// Capability is the CUDA compute capability, such as "8.0".
 	Capability string `json:"cuda_compute_capability,omitempty"`
-	// Unusable says why runs can't have it, though the driver lists it: MIG is
-	// enabled and has no instance, or the configuration leaves it out. Empty: they can.
+	// Unusable says why runs can't have it, though it is listed: MIG is enabled, so
+	// that only its slices are of use, the driver has lost it, or the configuration
+	// leaves it out. Empty: they can.
 	Unusable string `json:"unusable,omitempty"`
 }
 

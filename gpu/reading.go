@@ -37,6 +37,7 @@ const (
 	PCIeTX            Quantity = "pcie_tx"            // bytes/s
 	PCIeRX            Quantity = "pcie_rx"            // bytes/s
 	ThrottleReasons   Quantity = "throttle_reasons"   // NVML's bit mask
+	RecoveryAction    Quantity = "recovery_action"    // what the driver wants done: 0 nothing, else NVML's number
 )
 
 // Reading is what one device measures at one moment. A quantity that it doesn't

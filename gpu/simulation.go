@@ -23,6 +23,11 @@ type Model struct {
 	Wiring    Wiring
 	NVLinks   int      // between any two on a Switched board
 	Pair      PCIeLink // how the closest two devices meet over PCIe
+	// Capability is the CUDA compute capability (developer.nvidia.com/cuda-gpus).
+	Capability string
+	PowerLimit float64 // W, as sold
+	SMClock    float64 // MHz, the highest
+	MemClock   float64 // MHz
 }
 
 // Wiring is how the devices of a board are joined by NVLink. A board has eight.
@@ -40,18 +45,18 @@ func (m Model) Type() string { return TypeName(m.Name) }
 
 // models are those that can be simulated, in the order people are told them.
 var models = []Model{
-	{"NVIDIA A100-SXM4-80GB", 81920, Switched, 12, LinkMultiSwitch},
-	{"NVIDIA A100-SXM4-40GB", 40960, Switched, 12, LinkMultiSwitch},
-	{"NVIDIA A100-PCIE-40GB", 40960, Unwired, 0, LinkSwitch},
-	{"NVIDIA H100 80GB HBM3", 81559, Switched, 18, LinkMultiSwitch},
-	{"NVIDIA H100 PCIe", 81559, Unwired, 0, LinkSwitch},
-	{"NVIDIA H200", 143771, Switched, 18, LinkMultiSwitch},
-	{"NVIDIA L4", 23034, Unwired, 0, LinkHostBridge},
-	{"NVIDIA L40S", 46068, Unwired, 0, LinkSwitch},
-	{"Tesla T4", 15360, Unwired, 0, LinkHostBridge},
-	{"Tesla V100-SXM2-32GB", 32768, CubeMesh, 0, LinkSwitch},
-	{"NVIDIA A10", 23028, Unwired, 0, LinkHostBridge},
-	{"NVIDIA GeForce RTX 4090", 24564, Unwired, 0, LinkHostBridge},
+	{"NVIDIA A100-SXM4-80GB", 81920, Switched, 12, LinkMultiSwitch, "8.0", 400, 1410, 1593},
+	{"NVIDIA A100-SXM4-40GB", 40960, Switched, 12, LinkMultiSwitch, "8.0", 400, 1410, 1215},
+	{"NVIDIA A100-PCIE-40GB", 40960, Unwired, 0, LinkSwitch, "8.0", 250, 1410, 1215},
+	{"NVIDIA H100 80GB HBM3", 81559, Switched, 18, LinkMultiSwitch, "9.0", 700, 1980, 2619},
+	{"NVIDIA H100 PCIe", 81559, Unwired, 0, LinkSwitch, "9.0", 350, 1755, 1593},
+	{"NVIDIA H200", 143771, Switched, 18, LinkMultiSwitch, "9.0", 700, 1980, 3201},
+	{"NVIDIA L4", 23034, Unwired, 0, LinkHostBridge, "8.9", 72, 2040, 6251},
+	{"NVIDIA L40S", 46068, Unwired, 0, LinkSwitch, "8.9", 350, 2520, 9001},
+	{"Tesla T4", 15360, Unwired, 0, LinkHostBridge, "7.5", 70, 1590, 5001},
+	{"Tesla V100-SXM2-32GB", 32768, CubeMesh, 0, LinkSwitch, "7.0", 300, 1530, 877},
+	{"NVIDIA A10", 23028, Unwired, 0, LinkHostBridge, "8.6", 150, 1695, 6251},
+	{"NVIDIA GeForce RTX 4090", 24564, Unwired, 0, LinkHostBridge, "8.9", 450, 3105, 10501},
 }
 
 // SimulatedTypes lists the canonical types that ParseSimulation knows.

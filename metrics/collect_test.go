@@ -337,3 +337,34 @@ func TestTap(t *testing.T) {
 		t.Errorf("-want +told:\n%s", diff)
 	}
 }
+
+// The driver isn't asked again for what the agent has just read through the tap.
+func TestTapSparesTheDriver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.node("node-1", "T4", "GPU-a")
+		var calls atomic.Int32
+		r := &reader{Fake: gputest.New("Tesla T4", 1), readings: func(context.Context) ([]gpu.Reading, error) {
+			return []gpu.Reading{{UUID: "GPU-a", Values: map[gpu.Quantity]float64{gpu.Power: float64(calls.Add(1))}}}, nil
+		}}
+		m := metrics.New(config(w, "node-1", r))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = m.Run(ctx) }()
+		synctest.Wait()
+		time.Sleep(5 * time.Second)
+		if _, err := m.Tap(r).Readings(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Second) // a poll was due in between
+		synctest.Wait()
+		if shown := series(t, scrape(t, m))[`berth_device_power_watts{device="GPU-a"}`]; shown != 2 || calls.Load() != 2 {
+			t.Errorf("%d calls of the driver, reading %v shown; want the 2nd", calls.Load(), shown)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if calls.Load() != 3 {
+			t.Errorf("%d calls of the driver: it isn't asked again", calls.Load())
+		}
+	})
+}

@@ -108,19 +108,29 @@ func (f *faultCounters) last(device string) float64 {
 	return f.xids[device]
 }
 
-// Tap gives a reader that counts the events which pass through it, since a
-// driver tells each of them only once.
-func (m *Metrics) Tap(r gpu.Reader) gpu.Reader { return tapped{r, m.faults} }
+// Tap gives a reader for everyone else, from which the metrics learn: a driver
+// tells of an event only once, and what was read for others need not be read
+// again.
+func (m *Metrics) Tap(r gpu.Reader) gpu.Reader { return tapped{r, m} }
 
 type tapped struct {
 	gpu.Reader
-	faults *faultCounters
+	m *Metrics
 }
 
 // Events counts each before it is handled.
 func (t tapped) Events(ctx context.Context, handle func(gpu.Event)) error {
 	return t.Reader.Events(ctx, func(e gpu.Event) {
-		t.faults.count(e)
+		t.m.faults.count(e)
 		handle(e)
 	})
+}
+
+// Readings are shown as they are given. Nobody changes them.
+func (t tapped) Readings(ctx context.Context) ([]gpu.Reading, error) {
+	readings, err := t.Reader.Readings(ctx)
+	if err == nil {
+		t.m.readings.set(readings)
+	}
+	return readings, err
 }

@@ -154,19 +154,32 @@ type latest[T any] struct {
 	at    time.Time
 }
 
-// keep reads until ctx ends.
+// keep reads until ctx ends, but not what someone else has just read.
 func (l *latest[T]) keep(ctx context.Context, pause time.Duration, read func(context.Context) (T, error)) {
 	every(ctx, pause, func() {
+		if l.age() < pause {
+			return
+		}
 		asked, cancel := context.WithTimeout(ctx, readPatience)
 		defer cancel()
 		value, err := read(asked)
 		if err != nil {
 			return // the source's own status says so; what it said before gets stale
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.value, l.at = value, time.Now()
+		l.set(value)
 	})
+}
+
+func (l *latest[T]) set(value T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.value, l.at = value, time.Now()
+}
+
+func (l *latest[T]) age() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.at) // very long when there is no value yet
 }
 
 // get gives nothing once the value is older than age.

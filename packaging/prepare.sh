@@ -5,10 +5,11 @@
 # never removes a package. Of what it installs, only containerd has a service,
 # which systemd may start; berthd uses it then.
 #
-#   prepare.sh build   Go
+#   prepare.sh build   Go, and a C compiler: berthd calls the GPU driver's library
 #   prepare.sh run     + root, git, containerd, runc, iptables, nftables, e2fsprogs, a
 #                      static busybox
-#   prepare.sh test    + a C compiler, for the race detector, iproute2, promtool
+#   prepare.sh test    + iproute2, ssh, promtool
+#   prepare.sh vm      what run has, mmdebstrap and qemu
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -42,18 +43,39 @@ check_host() {
 	command -v git >/dev/null || fail "git isn't in PATH." "Type: apt-get install git"
 }
 
-# missing_packages prints the Debian package of each program that isn't here.
+# missing_compiler and missing_packages print the Debian package of each program
+# that isn't here.
+missing_compiler() {
+	command -v gcc >/dev/null || echo gcc
+	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+}
+
 missing_packages() {
+	missing_compiler
 	command -v containerd >/dev/null || echo containerd
 	command -v runc >/dev/null || echo runc
 	command -v iptables >/dev/null || echo iptables
 	command -v nft >/dev/null || echo nftables
 	[[ -e /bin/busybox ]] || echo busybox-static
 	PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs # e2fsck and resize2fs too
+	if [[ $1 == vm ]]; then
+		command -v mmdebstrap >/dev/null || echo mmdebstrap
+		command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
+	fi
 	[[ $1 == test ]] || return 0
-	command -v gcc >/dev/null || echo gcc
 	command -v ip >/dev/null || echo iproute2
-	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+	command -v ssh >/dev/null || echo openssh-client
+}
+
+# check_compiler installs what berthd is compiled with, where that is allowed.
+check_compiler() {
+	local packages
+	mapfile -t packages < <(missing_compiler)
+	((${#packages[@]} == 0)) && return
+	[[ $(id -u) == 0 ]] ||
+		fail "no C compiler is here, and berthd needs one: it calls the GPU driver's library." \
+			"Type: sudo apt-get install ${packages[*]}"
+	install_packages "${packages[@]}"
 }
 
 # is_static: a busybox in an image has no C library beside it.
@@ -109,18 +131,21 @@ apt_install() {
 main() {
 	local purpose=${1:-}
 	case $purpose in
-	build) check_go ;;
-	run | test)
+	build)
 		check_go
-		check_host "$([[ $purpose == run ]] && echo demo || echo test)"
+		check_compiler
+		;;
+	run | test | vm)
+		check_go
+		check_host "$([[ $purpose == run ]] && echo demo || echo "${purpose/vm/vm-test}")"
 		local packages
 		mapfile -t packages < <(missing_packages "$purpose")
 		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
 		is_static /bin/busybox || is_static build/tools/busybox || unpack busybox-static /bin/busybox busybox
-		[[ $purpose == run ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
+		[[ $purpose != test ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
 			unpack prometheus /usr/bin/promtool promtool
 		;;
-	*) fail "usage: prepare.sh build|run|test" ;;
+	*) fail "usage: prepare.sh build|run|test|vm" ;;
 	esac
 }
 

@@ -33,6 +33,8 @@ type TerminalSize struct {
 }
 
 // ExecStreams connect a process. Nil readers are empty, nil writers discard.
+// Nothing is written once Exec has returned; a Read that was waiting may still
+// take input then. Exec waits for a Write that hangs: let it fail when ctx ends.
 type ExecStreams struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer

@@ -9,15 +9,21 @@ import (
 // demand is a request made ready for many nodes.
 type demand struct {
 	request *Request
-	count   int             // devices
-	milli   int             // of each
-	types   map[string]bool // device type → matches, as far as met
-	room    []int           // reused by on
+	count   int           // devices
+	milli   int           // of each
+	types   map[kind]bool // matches, as far as met
+	room    []int         // reused by on
+}
+
+// kind is what a request's type is matched against.
+type kind struct {
+	name  string
+	slice bool
 }
 
 func newDemand(request *Request) *demand {
 	r := &request.Resources
-	d := &demand{request: request, count: r.GPUCount, milli: gpu.MilliPerDevice, types: map[string]bool{}}
+	d := &demand{request: request, count: r.GPUCount, milli: gpu.MilliPerDevice, types: map[kind]bool{}}
 	if r.GPUShare > 0 && r.GPUShare < gpu.MilliPerDevice {
 		d.milli = r.GPUShare
 		d.count = max(1, d.count)
@@ -30,13 +36,14 @@ func (d *demand) whole() bool { return d.milli == gpu.MilliPerDevice }
 // matches reports whether the hardware is of the kind asked for.
 func (d *demand) matches(info *gpu.Device) bool {
 	r := &d.request.Resources
-	if info.MemoryMiB < r.GPUMemoryMiB || r.GPUVendor != "" && !strings.EqualFold(r.GPUVendor, info.Vendor) {
+	if !info.HasMemory(r.GPUMemoryMiB) || r.GPUVendor != "" && !strings.EqualFold(r.GPUVendor, info.Vendor) {
 		return false
 	}
-	match, known := d.types[info.Type]
+	k := kind{info.Type, info.Parent != ""}
+	match, known := d.types[k]
 	if !known {
-		match = gpu.MatchType(r.GPUType, info.Type)
-		d.types[info.Type] = match
+		match = gpu.Matches(r.GPUType, &info.Info)
+		d.types[k] = match
 	}
 	return match
 }
@@ -47,6 +54,8 @@ type fit struct {
 	demand *demand
 	kind   int   // present devices of the kind asked for, busy and broken ones too
 	room   []int // those that can give the milli now, by index; valid until the next on
+	// unusable is why one of the kind asked for can't be had, though it is there.
+	unusable string
 }
 
 func (d *demand) on(h *host) fit {
@@ -58,6 +67,10 @@ func (d *demand) on(h *host) fit {
 	for i := range h.devices {
 		info := &h.node.Devices[i]
 		if info.Missing || !d.matches(info) {
+			continue
+		}
+		if info.Unusable != "" {
+			f.unusable = info.Unusable
 			continue
 		}
 		if !h.sliced || !f.sliceStandsFor(i, false) {
@@ -77,7 +90,7 @@ func (d *demand) on(h *host) fit {
 func (f *fit) sliceStandsFor(i int, withRoom bool) bool {
 	for j := range f.host.devices {
 		info := &f.host.node.Devices[j]
-		if f.host.devices[j].parent == i && !info.Missing && f.demand.matches(info) &&
+		if f.host.devices[j].parent == i && !info.Missing && info.Unusable == "" && f.demand.matches(info) &&
 			(!withRoom || f.host.hasRoom(j, f.demand.milli)) {
 			return true
 		}
@@ -94,4 +107,13 @@ func (f *fit) idleNeeded() int {
 		}
 	}
 	return max(0, f.demand.count-started)
+}
+
+// storageHere is how much of the storage asked for the run's volume on this host
+// has already.
+func (d *demand) storageHere(h *host) int64 {
+	if d.request.Node == "" || d.request.Node != h.node.ID {
+		return 0
+	}
+	return min(d.request.VolumeMiB, d.request.Resources.StorageMiB)
 }

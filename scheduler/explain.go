@@ -10,12 +10,13 @@ import (
 // Code names why a run isn't placed.
 type Code string
 
-// The codes. The first three are final: no node could ever run it as things
+// The codes. The first four are final: no node could ever run it as things
 // are registered. The others pass by themselves.
 const (
 	CodeKindAbsent          Code = "gpu_kind_absent"
 	CodeCountImpossible     Code = "gpu_count_impossible"
 	CodeResourcesImpossible Code = "resources_impossible"
+	CodeSharingOff          Code = "gpu_sharing_off"
 	CodeWaitingForNode      Code = "waiting_for_node"
 	CodeWaitingForVolume    Code = "waiting_for_volume"
 	CodeWaitingForGPU       Code = "waiting_for_gpu"
@@ -32,7 +33,7 @@ type Reason struct {
 
 // Final reports whether waiting can't help: the run fails.
 func (r *Reason) Final() bool {
-	return r.Code == CodeKindAbsent || r.Code == CodeCountImpossible || r.Code == CodeResourcesImpossible
+	return slices.Contains([]Code{CodeKindAbsent, CodeCountImpossible, CodeResourcesImpossible, CodeSharingOff}, r.Code)
 }
 
 // explain says why no host takes the demand.
@@ -53,13 +54,16 @@ func explain(hosts []host, d *demand) *Reason {
 // the volume; nil when one could run the demand.
 func impossible(hosts []host, d *demand) *Reason {
 	candidates := hosts
-	for _, l := range []*filter{kindFilter, cpuFilter, memoryFilter, storageFilter} {
+	for _, l := range []*filter{kindFilter, sharingFilter, cpuFilter, memoryFilter, storageFilter} {
 		able, most := couldBe(l, candidates, d)
 		if len(able) > 0 {
 			candidates = able
 			continue
 		}
 		switch {
+		case l == sharingFilter:
+			return &Reason{CodeSharingOff, fmt.Sprintf("no node with %s lets runs share one; ask for whole GPUs, or set [gpu] sharing on a node",
+				kindText(d, 0))}
 		case l != kindFilter:
 			return resourcesImpossible(l, d, most)
 		case most == 0:
@@ -97,11 +101,16 @@ func resourcesImpossible(l *filter, d *demand, most int64) *Reason {
 
 // inventory says which devices the cluster has, by type.
 func inventory(hosts []host) string {
-	devices, nodes := map[string]int{}, map[string]int{}
+	devices, nodes, unusable := map[string]int{}, map[string]int{}, map[string]int{}
 	for i := range hosts {
 		here := map[string]bool{}
 		for j := range hosts[i].node.Devices {
-			if info := &hosts[i].node.Devices[j]; !info.Missing {
+			info := &hosts[i].node.Devices[j]
+			switch {
+			case info.Missing:
+			case info.Unusable != "":
+				unusable[info.Type+" that can't be had ("+info.Unusable+")"]++
+			default:
 				devices[info.Type]++
 				here[info.Type] = true
 			}
@@ -110,12 +119,15 @@ func inventory(hosts []host) string {
 			nodes[name]++
 		}
 	}
-	if len(devices) == 0 {
+	if len(devices)+len(unusable) == 0 {
 		return "the cluster has no GPUs"
 	}
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
 		parts = append(parts, fmt.Sprintf("%d × %s on %s", devices[name], name, countNodes(nodes[name])))
+	}
+	for _, name := range slices.Sorted(maps.Keys(unusable)) {
+		parts = append(parts, fmt.Sprintf("%d × %s", unusable[name], name))
 	}
 	return "the cluster has " + strings.Join(parts, ", ")
 }
@@ -168,7 +180,20 @@ func busy(hosts []host, d *demand) *Reason {
 			parts = append(parts, fmt.Sprintf("%d %s%s", counts[at][label], label, atMost(l, most[at])))
 		}
 	}
-	return &Reason{code, countNodes(len(hosts)) + ": " + strings.Join(parts, ", ")}
+	return &Reason{code, countNodes(len(hosts)) + ": " + strings.Join(parts, ", ") + detachedText(code, hosts)}
+}
+
+// detachedText says what removing detached volumes would give to a run that
+// waits for storage.
+func detachedText(code Code, hosts []host) string {
+	sum := int64(0)
+	for i := range hosts {
+		sum += hosts[i].node.DetachedMiB
+	}
+	if code != CodeWaitingForStorage || sum == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; detached volumes have %s, removing them makes room", storage(sum))
 }
 
 // atMost tells how near the nearest refused node is, where the filter's amount

@@ -25,7 +25,7 @@ func (l *filter) couldBe(f fit) bool { return l.ever(f) >= l.wants(f.demand) }
 
 // The filters in the order in which they are asked: a node is counted under the
 // first that refuses it.
-var filters = []*filter{volumeFilter, openFilter, kindFilter, gpuFilter, cpuFilter, memoryFilter, storageFilter}
+var filters = []*filter{volumeFilter, openFilter, kindFilter, sharingFilter, gpuFilter, cpuFilter, memoryFilter, storageFilter}
 
 var volumeFilter = &filter{
 	code:  CodeWaitingForVolume,
@@ -58,12 +58,23 @@ var kindFilter = &filter{
 		switch {
 		case !f.host.node.Reported:
 			return "not yet telling its GPUs"
+		case f.kind == 0 && f.unusable != "":
+			return fmt.Sprintf("whose %s can't be had (%s)", kindText(f.demand, 0), f.unusable)
 		case f.kind == 0:
 			return "without " + kindText(f.demand, 0)
 		default:
 			return fmt.Sprintf("with only %d %s", f.kind, kindText(f.demand, f.kind))
 		}
 	},
+}
+
+// sharingFilter refuses a share of a GPU where runs can't share any.
+var sharingFilter = &filter{
+	code:  CodeSharingOff,
+	wants: func(d *demand) int64 { return truth(!d.whole()) },
+	now:   func(f fit) int64 { return truth(f.host.node.Shares) },
+	ever:  func(f fit) int64 { return truth(f.host.node.Shares || !f.host.node.Reported) },
+	lacks: func(fit) string { return "that shares no GPUs" },
 }
 
 var gpuFilter = &filter{
@@ -98,8 +109,11 @@ var memoryFilter = &filter{
 var storageFilter = &filter{
 	code:  CodeWaitingForStorage,
 	wants: func(d *demand) int64 { return d.request.Resources.StorageMiB },
-	now:   func(f fit) int64 { return f.host.free.StorageMiB },
-	ever:  func(f fit) int64 { return f.host.node.Total.StorageMiB },
+	// A volume that doesn't grow fits however full the disk is.
+	now: func(f fit) int64 { return max(0, f.host.free.StorageMiB) + f.demand.storageHere(f.host) },
+	ever: func(f fit) int64 {
+		return max(f.host.node.Total.StorageMiB, f.demand.storageHere(f.host))
+	},
 	lacks: func(f fit) string { return "without " + storage(f.demand.request.Resources.StorageMiB) + " free" },
 }
 

@@ -46,7 +46,7 @@ func (h *host) readDevices() {
 		info := &h.node.Devices[i]
 		state := info.DeriveState()
 		h.devices[i] = device{
-			usable: info.Health == gpu.Healthy && !info.Missing && info.Blocked == "" && (state == gpu.Free || state == gpu.Held),
+			usable: info.Unusable == "" && info.Health == gpu.Healthy && !info.Missing && info.Blocked == "" && (state == gpu.Free || state == gpu.Held),
 			held:   info.HeldMilli(),
 			parent: -1,
 		}
@@ -95,7 +95,7 @@ func (h *host) take(d *demand, chosen []int) {
 	r := &d.request.Resources
 	h.free.CPUMilli -= r.CPUMilli
 	h.free.MemoryMiB -= r.MemoryMiB
-	h.free.StorageMiB -= r.StorageMiB
+	h.free.StorageMiB -= r.StorageMiB - d.storageHere(h)
 	for _, i := range chosen {
 		if parent := h.devices[i].parent; parent >= 0 && h.devices[i].held == 0 {
 			h.devices[parent].heldSlices++

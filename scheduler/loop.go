@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"berth/state"
+	"berth/workspace"
 )
 
 // batch is how many pending runs one entry settles at most; the rest follow in
@@ -22,48 +24,81 @@ type Cluster interface {
 }
 
 // Loop places pending runs. It is leader work: it is woken by changes of runs,
-// nodes and devices, never by a clock.
+// nodes, devices and volumes, and by the time until which a restart is put off.
 type Loop struct {
 	Cluster Cluster
 	Planner *Planner
 	Log     *slog.Logger
+	Now     func() time.Time // nil: time.Now
 }
 
 // Run until ctx ends, whose end is no error.
 func (l *Loop) Run(ctx context.Context) error {
+	if l.Now == nil {
+		l.Now = time.Now
+	}
 	for {
-		view := l.Cluster.View()
-		if err := l.RunOnce(ctx, view); err != nil {
+		view, now := l.Cluster.View(), l.Now()
+		if err := l.RunOnce(ctx, view, now); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
-		if l.wait(ctx, view) != nil {
+		if l.wait(ctx, view, now) != nil {
 			return nil
 		}
 	}
 }
 
 // wait for anything that could give a waiting run its place.
-func (l *Loop) wait(ctx context.Context, view state.View) error {
+func (l *Loop) wait(ctx context.Context, view state.View, now time.Time) error {
 	woken, wake := context.WithCancel(ctx)
 	defer wake()
+	var timer <-chan time.Time
+	if d, ok := untilRestart(view, now); ok {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
 	go func() {
 		select {
 		case <-l.Planner.freed:
 			wake()
+		case <-timer:
+			wake()
 		case <-woken.Done():
 		}
 	}()
-	_ = view.Wait(woken, state.TopicRuns, state.TopicNodes, state.TopicDevices, state.TopicWorkspaces)
+	_ = view.Wait(woken, state.TopicRuns, state.TopicNodes, state.TopicDevices, state.TopicWorkspaces, state.TopicVolumes)
 	return ctx.Err()
 }
 
-// RunOnce looks at a view's pending runs and proposes what changes for them: a
-// place, or another reason to wait.
-func (l *Loop) RunOnce(ctx context.Context, view state.View) error {
-	q := queueOf(view)
+// lateRestart is how long the loop waits for the log's clock to reach a time that
+// its own has passed.
+const lateRestart = time.Second
+
+// untilRestart is how long the next restart that is put off still waits.
+func untilRestart(view state.View, now time.Time) (d time.Duration, ok bool) {
+	for r := range view.PendingRuns() {
+		if r.Reason != workspace.ReasonRestartBackoff {
+			continue
+		}
+		left := r.NotBefore.Sub(now)
+		if left <= 0 {
+			left = lateRestart
+		}
+		if !ok || left < d {
+			d, ok = left, true
+		}
+	}
+	return d, ok
+}
+
+// RunOnce looks at a view's pending runs at a time and proposes what changes for
+// them: a place, or another reason to wait.
+func (l *Loop) RunOnce(ctx context.Context, view state.View, now time.Time) error {
+	q := queueOf(view, now)
 	suggestions, done := l.Planner.Suggest(view, q.requests)
 	defer done()
 	placements := q.denied
@@ -85,5 +120,6 @@ func (l *Loop) RunOnce(ctx context.Context, view state.View) error {
 // waitsAlready: the run waits for the same thing as before, nothing is new.
 func waitsAlready(view state.View, p *state.Placement) bool {
 	s, run := &p.Suggestion, view.Run(p.Run)
-	return s.Node == "" && !s.Impossible && run.Reason == s.Reason && run.Message == s.Message
+	final := s.Impossible && run.Restarts == 0 // a restart waits all the same
+	return s.Node == "" && !final && run.Reason == s.Reason && run.Message == s.Message
 }

@@ -12,9 +12,9 @@ import (
 )
 
 // box is an open node with 64 cores, 512 GiB, 1 TiB and n free devices without
-// links.
+// links, which runs may share.
 func box(id, model string, n int) Node {
-	node := Node{ID: id, Name: id, Reported: true, Total: Capacity{64000, 524288, 1048576}}
+	node := Node{ID: id, Name: id, Reported: true, Shares: true, Total: Capacity{64000, 524288, 1048576}}
 	for i := range n {
 		node.Devices = append(node.Devices, gpu.Device{
 			Info: gpu.Info{
@@ -122,6 +122,26 @@ func TestReasons(t *testing.T) {
 			Request{Resources: workspace.Resources{MemoryMiB: 1024}}, CodeWaitingForMemory, "1 node: 1 without 1024 MiB memory free (at most 288 MiB memory)"},
 		{"storage taken", []Node{with(box("a", a100, 1), func(n *Node) { n.Used.StorageMiB = 1048000 })},
 			Request{Resources: workspace.Resources{StorageMiB: 1024}}, CodeWaitingForStorage, "1 node: 1 without 1024 MiB storage free (at most 576 MiB storage)"},
+		{"detached volumes", []Node{with(box("a", a100, 1), func(n *Node) { n.Used.StorageMiB, n.DetachedMiB = 1048000, 4000 })},
+			Request{Resources: workspace.Resources{StorageMiB: 1024}}, CodeWaitingForStorage,
+			"1 node: 1 without 1024 MiB storage free (at most 576 MiB storage); detached volumes have 4000 MiB storage, removing them makes room"},
+		{"volume that grows too far", []Node{with(box("a", a100, 1), func(n *Node) { n.Used.StorageMiB = 1048000 })},
+			Request{Resources: workspace.Resources{StorageMiB: 1025}, Node: "a", VolumeMiB: 448}, CodeWaitingForStorage,
+			"1 node: 1 without 1025 MiB storage free (at most 1024 MiB storage)"},
+		{"no sharing", []Node{with(box("a", t4, 1), func(n *Node) { n.Shares = false }), box("b", a100, 1)},
+			Request{Resources: workspace.Resources{GPUCount: 1, GPUType: "t4", GPUShare: 500}}, CodeSharingOff,
+			"no node with T4 lets runs share one; ask for whole GPUs, or set [gpu] sharing on a node"},
+		{"no sharing here", []Node{with(box("a", t4, 1), func(n *Node) { n.Shares = false }), full("b", t4)},
+			Request{Resources: workspace.Resources{GPUCount: 4, GPUShare: 500}}, CodeWaitingForGPU,
+			"2 nodes: 1 with only 1 GPU, 1 without 500/1000 of 4 GPUs free (at most 1)"},
+		{"sharing unknown while a node is silent", []Node{silent}, Request{Resources: workspace.Resources{GPUCount: 1, GPUShare: 500}},
+			CodeWaitingForGPU, "1 node: 1 not yet telling its GPUs"},
+		{"unusable", []Node{with(box("a", t4, 2), func(n *Node) { n.Devices[0].Unusable = "left out by [gpu] exclude" })},
+			Request{Resources: gpus(2, "t4")}, CodeCountImpossible,
+			"no node has 2 T4, the most on one node is 1; the cluster has 1 × T4 on 1 node, 1 × T4 that can't be had (left out by [gpu] exclude)"},
+		{"all unusable", []Node{full("b", h100), with(box("a", h100, 1), func(n *Node) { n.Devices[0].Unusable = "MIG is on" })},
+			Request{Resources: gpus(2, "h100")}, CodeWaitingForGPU,
+			"2 nodes: 1 whose H100 can't be had (MIG is on), 1 without 2 free H100 (at most 1)"},
 		{"volume on a busy node", []Node{full("a", h100), box("b", h100, 8)}, Request{Resources: gpus(2, "h100"), Node: "a"},
 			CodeWaitingForGPU, "2 nodes: 1 without the volume, 1 without 2 free H100 (at most 1)"},
 		{"volume on a node that is gone", []Node{box("b", h100, 8)}, Request{Node: "a"},
@@ -171,6 +191,7 @@ func TestUnfitDevicesAreNeverGiven(t *testing.T) {
 		"stuck":     func(d *gpu.Device) { d.Holders = []gpu.Holder{{Run: "x", Milli: 1, Stuck: true}} },
 		"missing":   func(d *gpu.Device) { d.Missing = true },
 		"unhealthy": func(d *gpu.Device) { d.Health = gpu.Unhealthy },
+		"unusable":  func(d *gpu.Device) { d.Unusable = "MIG is on without instances" },
 		"unjudged":  func(d *gpu.Device) { d.Health = "" },
 	}
 	for name, spoil := range spoils {
@@ -191,8 +212,10 @@ func TestSlicesAndTheirDevice(t *testing.T) {
 		n := box("a", a100, 3)
 		n.Devices[1].Parent, n.Devices[2].Parent = n.Devices[0].UUID, n.Devices[0].UUID
 		n.Devices[1].MemoryMiB, n.Devices[2].MemoryMiB = 10240, 10240
+		n.Devices[1].Type, n.Devices[2].Type = "A100-SXM4-80GB-MIG-1G.10GB", "A100-SXM4-80GB-MIG-1G.10GB"
 		return n
 	}
+	const any = "a100|a100-sxm4-80gb-mig"
 	big := workspace.Resources{GPUCount: 1, GPUMemoryMiB: 40960}
 	for _, test := range []struct {
 		name     string
@@ -200,12 +223,14 @@ func TestSlicesAndTheirDevice(t *testing.T) {
 		requests []workspace.Resources
 		want     []bool
 	}{
-		{"slices stand for their device", sliced(), []workspace.Resources{gpus(2, ""), gpus(1, "")}, []bool{true, false}},
-		{"device, then no slice", sliced(), []workspace.Resources{big, gpus(1, "")}, []bool{true, false}},
-		{"slice, then no device", sliced(), []workspace.Resources{gpus(1, ""), big, gpus(1, "")}, []bool{true, false, true}},
-		{"part of a slice keeps the device", sliced(), []workspace.Resources{{GPUShare: 10}, big}, []bool{true, false}},
+		{"slices stand for their device", sliced(), []workspace.Resources{gpus(2, any), gpus(1, any)}, []bool{true, false}},
+		{"device, then no slice", sliced(), []workspace.Resources{big, gpus(1, any)}, []bool{true, false}},
+		{"slice, then no device", sliced(), []workspace.Resources{gpus(1, any), big, gpus(1, any)}, []bool{true, false, true}},
+		{"part of a slice keeps the device", sliced(), []workspace.Resources{{GPUShare: 10, GPUType: any}, big}, []bool{true, false}},
 		{"a held slice blocks", hold(sliced(), 1, 2), []workspace.Resources{big}, []bool{false}},
-		{"a held device blocks", hold(sliced(), 1, 0), []workspace.Resources{gpus(1, "")}, []bool{false}},
+		{"a held device blocks", hold(sliced(), 1, 0), []workspace.Resources{gpus(1, any)}, []bool{false}},
+		{"who doesn't name slices gets none", hold(sliced(), 1000, 0), []workspace.Resources{gpus(1, ""), gpus(1, "a100")}, []bool{false, false}},
+		{"who names only slices gets no device", sliced(), []workspace.Resources{gpus(2, "a100-sxm4-80gb-mig"), gpus(1, "a100-sxm4-80gb-mig")}, []bool{true, false}},
 	} {
 		for i, d := range place([]Node{test.node}, test.requests...) {
 			if placed := d.Node != ""; placed != test.want[i] {
@@ -213,7 +238,7 @@ func TestSlicesAndTheirDevice(t *testing.T) {
 			}
 		}
 	}
-	impossible := place([]Node{sliced()}, gpus(3, ""))[0]
+	impossible := place([]Node{sliced()}, gpus(3, any))[0]
 	if impossible.Reason == nil || impossible.Reason.Code != CodeCountImpossible {
 		t.Errorf("three devices of a device and its two slices: %+v", impossible)
 	}
@@ -263,8 +288,8 @@ func TestBestFit(t *testing.T) {
 
 func TestNodeOf(t *testing.T) {
 	ready := workspace.Node{ID: "a", Name: "host", Ready: true, Reachable: true,
-		Facts: workspace.NodeFacts{CPUMilli: 1, MemoryMiB: 2, StorageMiB: 3, GPUSource: "none"}}
-	want := Node{ID: "a", Name: "host", Reported: true, Total: Capacity{1, 2, 3}, Used: Capacity{CPUMilli: 1}}
+		Facts: workspace.NodeFacts{CPUMilli: 1, MemoryMiB: 2, StorageMiB: 3, GPUSource: "none", Sharing: "mps"}}
+	want := Node{ID: "a", Name: "host", Reported: true, Shares: true, Total: Capacity{1, 2, 3}, Used: Capacity{CPUMilli: 1}}
 	if diff := cmp.Diff(want, NodeOf(&ready, nil, Capacity{CPUMilli: 1})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -284,7 +309,7 @@ func TestNodeOf(t *testing.T) {
 }
 
 func TestReasonIsFinal(t *testing.T) {
-	final := []Code{CodeKindAbsent, CodeCountImpossible, CodeResourcesImpossible}
+	final := []Code{CodeKindAbsent, CodeCountImpossible, CodeResourcesImpossible, CodeSharingOff}
 	for _, code := range append(final, CodeWaitingForNode, CodeWaitingForVolume, CodeWaitingForGPU,
 		CodeWaitingForCPU, CodeWaitingForMemory, CodeWaitingForStorage) {
 		if got := (&Reason{Code: code}).Final(); got != slices.Contains(final, code) {

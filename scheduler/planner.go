@@ -19,10 +19,10 @@ type Planner struct {
 
 // flight is a suggestion on its way into the log.
 type flight struct {
-	run       string
-	resources workspace.Resources
-	node      string
-	devices   []workspace.Allotment
+	run     string
+	uses    Capacity
+	node    string
+	devices []workspace.Allotment
 }
 
 // NewPlanner makes a planner without suggestions in flight.
@@ -41,7 +41,7 @@ func (p *Planner) Suggest(view state.View, requests []Request) (out []state.Sugg
 // offered to it. Where its entry is refused, what was kept for it is free again
 // without a change of the state, so its end wakes the loop.
 func (p *Planner) SuggestNewcomer(view state.View, newcomer Request) (state.Suggestion, func()) {
-	out, done := p.suggest(view, queueOf(view).requests, []Request{newcomer})
+	out, done := p.suggest(view, queueOf(view, view.At()).requests, []Request{newcomer})
 	return out[0], func() {
 		done()
 		select {
@@ -59,7 +59,7 @@ func (p *Planner) suggest(view state.View, ahead, requests []Request) (out []sta
 	for i, d := range decisions {
 		out = append(out, suggestion(d))
 		if d.Node != "" {
-			p.inFlight[d.Run] = flight{run: d.Run, resources: requests[i].Resources, node: d.Node, devices: d.Devices}
+			p.inFlight[d.Run] = flight{run: d.Run, uses: requests[i].uses(), node: d.Node, devices: d.Devices}
 			runs = append(runs, d.Run)
 		}
 	}
@@ -94,10 +94,10 @@ func suggestion(d Decision) state.Suggestion {
 func ViewOf(view state.View, inFlight []flight) View {
 	var v View
 	for n := range view.Nodes() {
-		used := Capacity{}
+		used := Capacity{StorageMiB: view.PromisedStorage(n.ID)}
 		for r := range view.NodeRuns(n.ID) {
 			if r.Phase.Active() {
-				used.add(&r.Resources)
+				used.add(Capacity{CPUMilli: r.Resources.CPUMilli, MemoryMiB: r.Resources.MemoryMiB})
 			}
 		}
 		var devices []gpu.Device
@@ -106,11 +106,17 @@ func ViewOf(view state.View, inFlight []flight) View {
 		}
 		for _, f := range inFlight {
 			if f.node == n.ID && !applied(view, f.run) {
-				used.add(&f.resources)
+				used.add(f.uses)
 				take(devices, f)
 			}
 		}
-		v.Nodes = append(v.Nodes, NodeOf(n, devices, used))
+		node := NodeOf(n, devices, used)
+		for x := range view.NodeVolumes(n.ID) {
+			if x.Detached && !x.Lost() {
+				node.DetachedMiB += x.SizeMiB
+			}
+		}
+		v.Nodes = append(v.Nodes, node)
 	}
 	return v
 }
@@ -132,8 +138,13 @@ func take(devices []gpu.Device, f flight) {
 	}
 }
 
-func (c *Capacity) add(r *workspace.Resources) {
-	c.CPUMilli += r.CPUMilli
-	c.MemoryMiB += r.MemoryMiB
-	c.StorageMiB += r.StorageMiB
+func (c *Capacity) add(o Capacity) {
+	c.CPUMilli += o.CPUMilli
+	c.MemoryMiB += o.MemoryMiB
+	c.StorageMiB += o.StorageMiB
+}
+
+// uses is what a request takes of the node it is placed on.
+func (r *Request) uses() Capacity {
+	return Capacity{r.Resources.CPUMilli, r.Resources.MemoryMiB, max(0, r.Resources.StorageMiB-r.VolumeMiB)}
 }

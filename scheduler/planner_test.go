@@ -24,6 +24,7 @@ type replica struct {
 	store *state.Store
 	mu    sync.Mutex
 	index uint64
+	clock func() time.Time // of the log; nil: a second an entry
 }
 
 const node = "node-1"
@@ -49,7 +50,11 @@ func (r *replica) apply(role workspace.Role, principal string, cmd state.Command
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.index++
-	entry, err := state.Encode(cmd, state.Caller{Role: role, Principal: principal}, time.Unix(int64(r.index), 0))
+	at := time.Unix(int64(r.index), 0)
+	if r.clock != nil {
+		at = r.clock()
+	}
+	entry, err := state.Encode(cmd, state.Caller{Role: role, Principal: principal}, at)
 	if err != nil {
 		r.t.Fatal(err)
 	}

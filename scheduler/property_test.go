@@ -19,18 +19,18 @@ import (
 // fitsNaively reports whether this node can run the request on exactly these
 // devices.
 func fitsNaively(n *Node, r *Request, milli int, chosen []int) bool {
-	if n.Closed != "" || r.Node != "" && r.Node != n.ID {
+	if n.Closed != "" || r.Node != "" && r.Node != n.ID || milli < 1000 && !n.Shares {
 		return false
 	}
 	if n.Used.CPUMilli+r.Resources.CPUMilli > n.Total.CPUMilli ||
 		n.Used.MemoryMiB+r.Resources.MemoryMiB > n.Total.MemoryMiB ||
-		n.Used.StorageMiB+r.Resources.StorageMiB > n.Total.StorageMiB {
+		addsNaively(n, r) > 0 && n.Used.StorageMiB+addsNaively(n, r) > n.Total.StorageMiB {
 		return false
 	}
 	for _, i := range chosen {
 		d := &n.Devices[i]
-		if d.Missing || d.Health != gpu.Healthy || d.HeldMilli()+milli > 1000 ||
-			d.MemoryMiB < r.Resources.GPUMemoryMiB || !gpu.MatchType(r.Resources.GPUType, d.Type) {
+		if d.Missing || d.Unusable != "" || d.Health != gpu.Healthy || d.HeldMilli()+milli > 1000 ||
+			!d.HasMemory(r.Resources.GPUMemoryMiB) || !gpu.Matches(r.Resources.GPUType, &d.Info) {
 			return false
 		}
 		for _, h := range d.Holders {
@@ -46,6 +46,14 @@ func fitsNaively(n *Node, r *Request, milli int, chosen []int) bool {
 		}
 	}
 	return true
+}
+
+// addsNaively is what the request adds to the storage promised on a node.
+func addsNaively(n *Node, r *Request) int64 {
+	if r.Node == n.ID {
+		return max(0, r.Resources.StorageMiB-r.VolumeMiB)
+	}
+	return r.Resources.StorageMiB
 }
 
 func asked(r *Request) (count, milli int) {
@@ -91,7 +99,9 @@ func drawDevice(t *rapid.T, node, i int) gpu.Device {
 		UUID: fmt.Sprintf("GPU-%d-%d", node, i), Model: model, Type: gpu.TypeName(model), Vendor: "NVIDIA",
 		MemoryMiB: rapid.SampledFrom([]int64{16384, 40960}).Draw(t, "device memory"),
 	}}
-	switch rapid.IntRange(0, 9).Draw(t, "condition") {
+	switch rapid.IntRange(0, 10).Draw(t, "condition") {
+	case 10:
+		d.Unusable = "left out"
 	case 0:
 		d.Missing = true
 	case 1:
@@ -112,13 +122,16 @@ func drawNode(t *rapid.T, id int) Node {
 	n := Node{
 		ID: fmt.Sprint(id), Name: fmt.Sprint(id), Reported: true,
 		Closed: rapid.SampledFrom([]string{"", "", "", "draining"}).Draw(t, "closed"),
+		Shares: rapid.IntRange(0, 4).Draw(t, "shares") > 0,
 		Total:  Capacity{8000, 8192, 8192},
-		Used:   Capacity{CPUMilli: 1000 * rapid.Int64Range(0, 8).Draw(t, "used cores")},
+		Used: Capacity{CPUMilli: 1000 * rapid.Int64Range(0, 8).Draw(t, "used cores"),
+			StorageMiB: rapid.SampledFrom([]int64{0, 0, 5000, 9000}).Draw(t, "used storage")},
 	}
 	for i := range rapid.IntRange(0, 6).Draw(t, "devices") {
 		n.Devices = append(n.Devices, drawDevice(t, id, i))
 		if i > 0 && rapid.IntRange(0, 3).Draw(t, "slice") == 0 {
 			n.Devices[i].Parent = n.Devices[0].UUID
+			n.Devices[i].Type += "-MIG-1G"
 		}
 	}
 	if len(n.Devices) == 0 {
@@ -130,7 +143,7 @@ func drawNode(t *rapid.T, id int) Node {
 func drawRequest(t *rapid.T, i, nodes int) Request {
 	r := Request{Run: fmt.Sprint("run-", i), Resources: workspace.Resources{
 		GPUCount:     rapid.IntRange(0, 4).Draw(t, "count"),
-		GPUType:      rapid.SampledFrom([]string{"", "", "a100", "t4", "t4|a100", "h100"}).Draw(t, "type"),
+		GPUType:      rapid.SampledFrom([]string{"", "", "a100", "t4", "t4|a100", "h100", "t4|t4-mig|a100|a100-sxm4-80gb-mig", "a100-sxm4-80gb-mig"}).Draw(t, "type"),
 		GPUMemoryMiB: rapid.SampledFrom([]int64{0, 0, 40960}).Draw(t, "memory of the device"),
 		GPUShare:     rapid.SampledFrom([]int{0, 0, 1, 300, 700, 999, 1000}).Draw(t, "share"),
 		CPUMilli:     1000 * rapid.Int64Range(0, 9).Draw(t, "cores"),
@@ -139,6 +152,7 @@ func drawRequest(t *rapid.T, i, nodes int) Request {
 	}}
 	if rapid.IntRange(0, 4).Draw(t, "pin") == 0 {
 		r.Node = fmt.Sprint(rapid.IntRange(0, nodes).Draw(t, "pinned to")) // one past the end: gone
+		r.VolumeMiB = rapid.SampledFrom([]int64{1000, 3000, 9000}).Draw(t, "has")
 	}
 	return r
 }
@@ -190,6 +204,9 @@ func mustRefuse(t *rapid.T, nodes []Node, r *Request, reason *Reason) {
 		if !empty.Reported {
 			want.Resources.GPUCount, want.Resources.GPUShare = 0, 0
 		}
+		if empty.ID == r.Node {
+			want.Resources.StorageMiB = min(addsNaively(&empty, r), want.Resources.StorageMiB)
+		}
 		ever = ever || possibleNaively(&empty, &want)
 	}
 	if reason.Final() == ever {
@@ -214,7 +231,7 @@ func takeNaively(t *rapid.T, nodes []Node, r *Request, d *Decision) {
 	}
 	n.Used.CPUMilli += r.Resources.CPUMilli
 	n.Used.MemoryMiB += r.Resources.MemoryMiB
-	n.Used.StorageMiB += r.Resources.StorageMiB
+	n.Used.StorageMiB += addsNaively(n, r)
 	for _, i := range chosen {
 		n.Devices[i].Holders = append(n.Devices[i].Holders, gpu.Holder{Run: r.Run, Milli: milli})
 		if n.Devices[i].HeldMilli() > 1000 {

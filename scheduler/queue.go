@@ -1,43 +1,58 @@
 package scheduler
 
 import (
+	"time"
+
 	"berth/state"
 	"berth/workspace"
 )
 
-// queue is what waits for a place, oldest first. Runs that a limit denies hold
-// nothing back: they are no part of it until they are admitted.
+// queue is what waits for a place, oldest first. Runs that a limit or their
+// volume denies, and restarts whose time hasn't come, hold nothing back: they are
+// no part of it until then.
 type queue struct {
 	requests []Request
 	denied   []state.Placement // with why, as their reason to wait
 }
 
-func queueOf(view state.View) queue {
+func queueOf(view state.View, now time.Time) queue {
 	var q queue
 	known := map[[2]string]*workspace.Error{} // by workspace and user: a rule knows no more of a run
 	for r := range view.PendingRuns() {
+		if r.NotBefore.After(now) {
+			continue
+		}
 		who := [2]string{r.Workspace, r.User}
 		denial, seen := known[who]
 		if !seen {
 			denial = view.Admission(r)
 			known[who] = denial
 		}
-		if denial == nil {
-			q.requests = append(q.requests, Request{Run: r.ID, Resources: r.Resources})
+		if denial != nil {
+			q.deny(r, string(denial.Code), denial.Message)
 			continue
 		}
-		q.denied = append(q.denied, state.Placement{Run: r.ID, Suggestion: state.Suggestion{
-			Reason: string(denial.Code), Message: denial.Message,
-		}})
+		if reason, message := view.VolumeHinders(r); reason != "" {
+			q.deny(r, reason, message)
+			continue
+		}
+		q.requests = append(q.requests, RequestFor(view, r))
 	}
 	return q
+}
+
+func (q *queue) deny(r *workspace.Run, reason, message string) {
+	q.denied = append(q.denied, state.Placement{Run: r.ID, Suggestion: state.Suggestion{Reason: reason, Message: message}})
 }
 
 // Explain says where a run would go now, or why nowhere: by the rules and
 // behind the runs that are before it. A run without an id is a question about
 // one that would come now.
 func Explain(view state.View, run *workspace.Run) Decision {
-	q := queueOf(view)
+	if run.NotBefore.After(view.At()) {
+		return Decision{Run: run.ID, Reason: &Reason{Code: workspace.ReasonRestartBackoff, Message: run.Message}}
+	}
+	q := queueOf(view, view.At())
 	for _, d := range q.denied {
 		if d.Run == run.ID {
 			return Decision{Run: run.ID, Reason: &Reason{Code: Code(d.Suggestion.Reason), Message: d.Suggestion.Message}}
@@ -50,6 +65,6 @@ func Explain(view state.View, run *workspace.Run) Decision {
 		}
 		ahead = append(ahead, r)
 	}
-	decisions := Place(ViewOf(view, nil), append(ahead, Request{Run: run.ID, Resources: run.Resources}))
+	decisions := Place(ViewOf(view, nil), append(ahead, RequestFor(view, run)))
 	return decisions[len(ahead)]
 }

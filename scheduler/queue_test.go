@@ -35,7 +35,7 @@ func (r *replica) jobs(n int) {
 
 func runOnce(t *testing.T, l *scheduler.Loop, r *replica) {
 	t.Helper()
-	if err := l.RunOnce(t.Context(), r.View()); err != nil {
+	if err := l.RunOnce(t.Context(), r.View(), r.View().At()); err != nil {
 		t.Fatal(err)
 	}
 }

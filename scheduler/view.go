@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"berth/gpu"
+	"berth/state"
 	"berth/workspace"
 )
 
@@ -19,10 +20,14 @@ type Node struct {
 	// Reported is whether the node has ever told its devices. Until it has, no
 	// GPU kind counts as absent.
 	Reported bool
-	Total    Capacity
-	Used     Capacity // of the runs placed here that aren't over
-	Devices  []gpu.Device
-	Links    []gpu.Link
+	// Shares is whether runs can share one of its GPUs.
+	Shares bool
+	// DetachedMiB is how much of what is used are volumes of no instance.
+	DetachedMiB int64
+	Total       Capacity
+	Used        Capacity // of the runs placed here that aren't over, and of all volumes
+	Devices     []gpu.Device
+	Links       []gpu.Link
 }
 
 // Capacity is what runs need besides devices.
@@ -33,6 +38,27 @@ type Request struct {
 	Run       string
 	Resources workspace.Resources
 	Node      string // id of the only node allowed (its volume is there); empty: any
+	VolumeMiB int64  // that its volume there has already
+}
+
+// RequestFor makes the request of a run of the state, or of one to come of an
+// instance of the state.
+func RequestFor(view state.View, run *workspace.Run) Request {
+	return Request{Run: run.ID, Resources: run.Resources}.on(view.VolumeOf(run))
+}
+
+// on ties a request to a volume; nil ties it to none.
+func (r Request) on(v *workspace.Volume) Request {
+	if v != nil {
+		r.Node, r.VolumeMiB = v.Node, v.SizeMiB
+	}
+	return r
+}
+
+// RequestOn makes the request of a run to come of a new instance that goes on
+// with a detached volume; a volume that isn't there is for Apply to refuse.
+func RequestOn(view state.View, run string, r workspace.Resources, volume string) Request {
+	return Request{Run: run, Resources: r}.on(view.Volume(volume))
 }
 
 // Decision is what Place says of one request: a node with devices, or a reason.
@@ -51,6 +77,7 @@ func NodeOf(n *workspace.Node, devices []gpu.Device, used Capacity) Node {
 		Name:     n.Name,
 		Closed:   closed(n),
 		Reported: n.Facts.GPUSource != "",
+		Shares:   n.Facts.Sharing != "",
 		Total:    Capacity{n.Facts.CPUMilli, n.Facts.MemoryMiB, n.Facts.StorageMiB},
 		Used:     used,
 		Devices:  devices,

@@ -67,12 +67,14 @@ func (t *tx) reportHost(old *workspace.Node, r *workspace.Report) {
 
 // reportNode writes the node's own row. A node's first report registers it.
 func (t *tx) reportNode(old *workspace.Node, r *workspace.Report) {
-	n := workspace.Node{ID: r.Node, Role: "server", Reachable: true, Reason: "starting",
-		Message: "its agent hasn't reported that it is ready", Since: t.at, CreatedAt: t.at}
+	n := workspace.Node{ID: r.Node, Role: "server", Reachable: true, CreatedAt: t.at}
 	if old != nil {
 		n = *old
 	}
 	rebooted := old != nil && old.Stamp.BootID != r.Stamp.BootID
+	if old == nil || rebooted { // what it said in an earlier boot holds no more
+		n.Ready, n.Reason, n.Message, n.Since = false, "starting", "its agent hasn't reported that it is ready", t.at
+	}
 	if rebooted {
 		n.Orphans = nil
 		past := append(slices.Clone(n.PastBoots), old.Stamp.BootID)

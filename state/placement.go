@@ -14,10 +14,12 @@ type Suggestion struct {
 	Devices    []workspace.Allotment `cbor:"2,keyasint,omitempty"`
 	Reason     string                `cbor:"3,keyasint,omitempty"` // when Node is empty
 	Message    string                `cbor:"4,keyasint,omitempty"`
-	Impossible bool                  `cbor:"5,keyasint,omitempty"` // no node could ever hold it: the run fails
+	Impossible bool                  `cbor:"5,keyasint,omitempty"` // no node could ever hold it: the run fails, unless it is a restart
 }
 
-// suggest carries out a suggestion where it can be honoured.
+// suggest carries out a suggestion where it can be honoured. A run that follows
+// another by policy waits for what isn't there: its instance ran here before, and
+// after a boot a driver may come late.
 func (t *tx) suggest(run *workspace.Run, s *Suggestion) {
 	switch {
 	case s == nil:
@@ -25,7 +27,7 @@ func (t *tx) suggest(run *workspace.Run, s *Suggestion) {
 		if reason, message := t.place(run, s); reason != "" {
 			t.wait(run, reason, message)
 		}
-	case s.Impossible:
+	case s.Impossible && run.Restarts == 0:
 		t.endRun(run, workspace.PhaseFailed, s.Reason, s.Message)
 	default:
 		t.wait(run, s.Reason, s.Message)

@@ -14,6 +14,10 @@ type PullEvent struct {
 	Error    *Error        `json:"error,omitempty"`
 }
 
+// ReasonPulling is why an instance waits whose image is being pulled. Where an
+// answer knows how far that is, its message begins with the percentage: "43 % of".
+const ReasonPulling = "pulling_image"
+
 // Access is how to get into an instance, with the secrets that this takes.
 type Access struct {
 	Instance string            `json:"instance" doc:"id"`
@@ -37,6 +41,11 @@ type Way struct {
 type RegistryLoginChange struct {
 	Username string `json:"username" required:"true"`
 	Password string `json:"password" required:"true" doc:"kept sealed and never shown"`
+}
+
+// KeepVolume changes what becomes of a detached volume.
+type KeepVolume struct {
+	Policy string `json:"storage_policy,omitempty" doc:"retain or retain:<days>, from now; absent: retain"`
 }
 
 // CheckStatus is how a check of a host came out.

@@ -36,15 +36,22 @@ func helper(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// need skips a test that something is missing for, where that is allowed.
+func need(t *testing.T, there bool, what string) {
+	t.Helper()
+	if there {
+		return
+	}
+	if os.Getenv("BERTH_REQUIRE_INTEGRATION") != "" {
+		t.Fatal("needs " + what)
+	}
+	t.Skip("needs " + what)
+}
+
 // asPid1 runs the helper as PID 1 of a namespace, as a container does.
 func asPid1(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("BERTH_REQUIRE_INTEGRATION") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
-	}
+	need(t, os.Geteuid() == 0, "root")
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 }
 
@@ -288,9 +295,7 @@ func TestLogOutlivesTerm(t *testing.T) {
 
 // TestLogOnFullDisk: the container writes on, and the log says what is missing.
 func TestLogOnFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	need(t, os.Geteuid() == 0, "root")
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
 		t.Fatal(err)

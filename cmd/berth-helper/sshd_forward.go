@@ -44,7 +44,7 @@ func forward(ctx context.Context, offer ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	go ssh.DiscardRequests(requests)
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	var copying sync.WaitGroup

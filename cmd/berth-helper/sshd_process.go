@@ -87,7 +87,7 @@ func (p *sessionProcess) startPiped() (err error) {
 // serve passes data both ways until the process has ended and its output is
 // written, tells how, and closes the channel.
 func (p *sessionProcess) serve(channel ssh.Channel) {
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	if p.master != nil {
 		p.serveTerminal(channel)
 	} else {
@@ -143,9 +143,16 @@ func (p *sessionProcess) hangUp() {
 	select {
 	case <-p.ended:
 	default:
-		for _, pid := range sessionMembers(p.cmd.Process.Pid) {
-			_ = unix.Kill(pid, unix.SIGHUP)
-			_ = unix.Kill(pid, unix.SIGCONT) // a stopped one couldn't heed it
+		told := map[int]bool{}
+		for anew := true; anew; { // one may just have started another
+			anew = false
+			for _, pid := range sessionMembers(p.cmd.Process.Pid) {
+				if !told[pid] {
+					told[pid], anew = true, true
+					_ = unix.Kill(pid, unix.SIGHUP)
+					_ = unix.Kill(pid, unix.SIGCONT) // a stopped one couldn't heed it
+				}
+			}
 		}
 	}
 	if p.master != nil {

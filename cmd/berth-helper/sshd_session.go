@@ -42,7 +42,7 @@ func (s *sshServer) session(ctx context.Context, client *ssh.ServerConn, offer s
 		return
 	}
 	x := &session{server: s, client: client, channel: channel}
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	defer context.AfterFunc(ctx, x.hangUp)()
 	defer x.hangUp()
 	for request := range requests {
@@ -128,12 +128,12 @@ func (x *session) begin(request string) {
 }
 
 func (x *session) serveSFTP() {
-	defer x.channel.Close()
+	defer func() { _ = x.channel.Close() }()
 	server, err := sftp.NewServer(x.channel, sftp.WithServerWorkingDirectory(x.server.account.home))
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	status := uint32(0)
 	if err := server.Serve(); err != nil {
 		status = 1

@@ -260,7 +260,10 @@ func TestSSHHangUp(t *testing.T) {
 		var leader, kept int
 		_, err = fmt.Sscanf(line, "%d %d", &leader, &kept)
 		must(t, err)
-		eventually(t, "the shell has started three", func() bool { return len(sessionMembers(leader)) == 4 })
+		eventually(t, "the shell has started three, and nohup is done", func() bool {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", kept))
+			return len(sessionMembers(leader)) == 4 && bytes.HasPrefix(line, []byte("sleep"))
+		})
 		client.Close()
 		eventually(t, fmt.Sprintf("one is left (terminal: %t)", terminal), func() bool {
 			members := sessionMembers(leader)
@@ -338,9 +341,8 @@ func TestSFTP(t *testing.T) {
 
 // TestOpenSSH: the usual client.
 func TestOpenSSH(t *testing.T) {
-	if _, err := exec.LookPath("ssh"); err != nil {
-		t.Skip("needs OpenSSH's client")
-	}
+	_, err := exec.LookPath("ssh")
+	need(t, err == nil, "OpenSSH's client")
 	_, private, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	signer, err := ssh.NewSignerFromKey(private)

@@ -22,7 +22,7 @@ func runTarIn(dir string, r io.Reader) int {
 		complain(err)
 		return 1
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	u := unpacker{root: root}
 	if err := u.unpack(tar.NewReader(r)); err != nil {
 		complain(fmt.Errorf("unpack in %s: %w", dir, err))

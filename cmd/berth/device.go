@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,12 +58,26 @@ func deviceDetail(n *names, d *gpu.Device) []section {
 		{label: "Held by", rows: each(d.Holders, func(h gpu.Holder) []string {
 			return []string{n.holder(h.Run), fmt.Sprintf("%d/%d", h.Milli, gpu.MilliPerDevice), holderState(h), h.Run}
 		})},
+		{label: "Measured", rows: n.readingRows(d)},
 		{label: "Index", text: strconv.Itoa(d.Index)},
 		{label: "Minor", text: strconv.FormatInt(d.Minor, 10)},
 		{label: "PCI", text: d.PCIBusID},
 		{label: "NUMA node", text: strconv.Itoa(d.NUMANode)},
 		{label: "Slice of", text: d.Parent},
 	}
+}
+
+// readingRows are what a device measures now; none where its node doesn't say.
+func (n *names) readingRows(d *gpu.Device) [][]string {
+	readings, err := all(n.ctx, n.cl.Readings, client.ListOptions{Node: d.Node})
+	i := slices.IndexFunc(readings, func(r gpu.Reading) bool { return r.UUID == d.UUID })
+	if err != nil || i < 0 {
+		return nil
+	}
+	values := readings[i].Values
+	return each(slices.Sorted(maps.Keys(values)), func(q gpu.Quantity) []string {
+		return []string{string(q), strconv.FormatFloat(values[q], 'f', -1, 64)}
+	})
 }
 
 func deviceHealth(d *gpu.Device) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,10 @@ func usagef(format string, args ...any) error {
 
 // exitCode is the one map from what went wrong to an exit code.
 func exitCode(err error) int {
+	var process *exitStatus
+	if errors.As(err, &process) {
+		return process.code
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return exitUsage
@@ -58,9 +63,17 @@ func exitCode(err error) int {
 }
 
 // printError writes one sentence, then each field that breaks a rule, unless
-// the sentence is about that field already.
+// the sentence is about that field already. A process that was run has told its
+// own errors.
 func printError(w io.Writer, err error) {
+	var process *exitStatus
+	if errors.As(err, &process) {
+		return
+	}
 	text := sentence(err)
+	if errors.Is(err, context.Canceled) {
+		text = "interrupted"
+	}
 	fmt.Fprintf(w, "error: %s\n", text)
 	var e *workspace.Error
 	if !errors.As(err, &e) {

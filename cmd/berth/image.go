@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	return noun("image", "Container images on the nodes", []string{"images", "img"}, a.imageLs(), a.imageImport(), a.imageRm())
+	return noun("image", "Container images on the nodes", []string{"images", "img"}, a.imageLs(), a.imagePull(), a.imageImport(), a.imageRm())
 }
 
 func imageKind(*names) kind[workspace.ImageOnNode] {

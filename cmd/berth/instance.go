@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,8 @@ import (
 func (a *app) instanceCommand() *cobra.Command {
 	return noun("instance", "Environments: create, start, stop, look at", []string{"instances", "inst", "i"},
 		a.instanceLs(), a.instanceGet(), a.instanceCreate(),
-		a.instanceStart(), a.instanceStop(), a.instanceRestart(), a.instanceRm(), a.instanceWait(), a.instanceExplain())
+		a.instanceStart(), a.instanceStop(), a.instanceRestart(), a.instanceRm(), a.instanceWait(), a.instanceExplain(),
+		a.instanceAccess(), a.execCommand(), a.logsCommand(), a.portForwardCommand(), a.cpCommand())
 }
 
 // instanceKind shows instances; everywhere adds the workspace.
@@ -30,11 +32,12 @@ func instanceKind(n *names, everywhere bool) kind[workspace.Instance] {
 			{title: "NAME", cell: func(i *workspace.Instance) string { return i.Name }},
 			{title: "WORKSPACE", wide: !everywhere, cell: func(i *workspace.Instance) string { return n.workspace(i.Workspace) }},
 			{title: "STATUS", cell: func(i *workspace.Instance) string { return string(i.Status) }},
-			{title: "REASON", cell: func(i *workspace.Instance) string { return i.Reason }},
+			{title: "REASON", cell: reasonText},
 			{title: "GPUS", cell: func(i *workspace.Instance) string { return gpusText(&i.Resources) }},
 			{title: "CPUS", cell: func(i *workspace.Instance) string { return formatCores(i.Resources.CPUMilli) }},
 			{title: "MEMORY", cell: func(i *workspace.Instance) string { return formatSize(i.Resources.MemoryMiB) }},
 			{title: "TEMPLATE", cell: func(i *workspace.Instance) string { return i.Template.Name }},
+			{title: "ACCESS", cell: accessText},
 			{title: "AGE", cell: func(i *workspace.Instance) string { return age(i.CreatedAt) }},
 			{title: "OWNER", wide: true, cell: func(i *workspace.Instance) string { return i.Owner }},
 			{title: "ID", wide: true, cell: func(i *workspace.Instance) string { return i.ID }},
@@ -43,6 +46,26 @@ func instanceKind(n *names, everywhere bool) kind[workspace.Instance] {
 	}
 	k.detail = func(i *workspace.Instance) []section { return instanceDetail(n, i) }
 	return k
+}
+
+// reasonText is an instance's reason, with how much of its image it has while it
+// waits for that.
+func reasonText(i *workspace.Instance) string {
+	if percent, ok := pulled(i); ok {
+		return fmt.Sprintf("%s %d %%", i.Reason, percent)
+	}
+	return i.Reason
+}
+
+// accessText is the first address of an instance, and how many more it has.
+func accessText(i *workspace.Instance) string {
+	switch len(i.Access) {
+	case 0:
+		return ""
+	case 1:
+		return accessURL(i.Access[0])
+	}
+	return fmt.Sprintf("%s +%d", accessURL(i.Access[0]), len(i.Access)-1)
 }
 
 // gpusText is what is asked for, such as "2×A100" or "0.5".
@@ -76,6 +99,7 @@ func instanceDetail(n *names, i *workspace.Instance) []section {
 		{label: "Variables", rows: variableRows(i.Template.Variables)},
 		{label: "Resources", text: resourcesText(&i.Resources)},
 		{label: "Storage policy", text: i.StoragePolicy},
+		{label: "Restart policy", text: restartText(i.RestartPolicy)},
 		{label: "Volume", text: i.Volume},
 		{label: "To be deleted", text: moment(i.ToBeDeletedAt)},
 		{label: "Created", text: moment(i.CreatedAt)},
@@ -113,12 +137,19 @@ func resourcesText(r *workspace.Resources) string {
 	return text
 }
 
+func restartText(p workspace.RestartPolicy) string {
+	if p.MaxRestarts == 0 {
+		return string(p.Mode)
+	}
+	return fmt.Sprintf("%s, at most %d times in a row", p.Mode, p.MaxRestarts)
+}
+
 func accessCells(i workspace.AccessInfo) []string {
 	return []string{i.Protocol, accessURL(i), i.Name}
 }
 
 func accessURL(i workspace.AccessInfo) string {
-	return fmt.Sprintf("%s://%s:%d", strings.ToLower(i.Protocol), i.Host, i.Port)
+	return strings.ToLower(i.Protocol) + "://" + net.JoinHostPort(i.Host, strconv.Itoa(i.Port)) + safePath(i.Path)
 }
 
 // moment is a time and how long ago it was.

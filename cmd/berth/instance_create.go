@@ -22,6 +22,9 @@ type creating struct {
 	resources workspace.ResourceRequest // from flags
 	gpus      int
 	gpuType   string
+	restart   workspace.RestartPolicy // from flags, as are the next two
+	policy    string
+	volume    string
 	noStart   bool
 	dryRun    bool
 	wait      waiting
@@ -48,7 +51,9 @@ Flags go over it.
 and ends with exit code 5 when it would not.`,
 		Example: `  berth instance create demo --template demo --gpus 1 --wait
   berth instance create train --template pytorch --gpus 4 --gpu-type A100 --gpu-memory 40GiB --cpus 16 --memory 64GiB
-  berth instance create nb --template notebook --var notebook_port=8888 --var token="$TOKEN"
+  berth instance create nb --template jupyter-notebook --gpus 1 --wait
+  berth instance create job --template job --var command='python train.py' --restart on-failure --max-restarts 5
+  berth instance create nb2 --template jupyter-notebook --volume 01980000-0000-7000-800d-000000000007
   berth instance create -f instance.yaml --dry-run`,
 		Args:              takes("[NAME]"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -64,6 +69,8 @@ and ends with exit code 5 when it would not.`,
 	}
 	n.addFlags(c)
 	must(c.RegisterFlagCompletionFunc("template", a.complete(templateNames)))
+	must(c.RegisterFlagCompletionFunc("volume", a.complete(detachedVolumes)))
+	must(c.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"never", "on-loss", "on-failure", "always"}, cobra.ShellCompDirectiveNoFileComp)))
 	return c
 }
 
@@ -78,6 +85,10 @@ func (n *creating) addFlags(c *cobra.Command) {
 	f.Var(coresFlag{&n.resources.CPUMilli}, "cpus", "processor cores, such as 1.5")
 	f.Var(sizeFlag{&n.resources.MemoryMiB}, "memory", "memory, such as 512MiB")
 	f.Var(sizeFlag{&n.resources.StorageMiB}, "storage", "size of its volume")
+	f.StringVar((*string)(&n.restart.Mode), "restart", "", "which ends are followed by another run: never, on-loss, on-failure or always")
+	f.IntVar(&n.restart.MaxRestarts, "max-restarts", 0, "how many restarts in a row before it stays FAILED (0: without end)")
+	f.StringVar(&n.policy, "storage-policy", "", "of its volume once it is deleted: retain, delete or retain:DAYS")
+	f.StringVar(&n.volume, "volume", "", "id of a volume to go on with (berth volume ls)")
 	f.StringVar(&n.request.Description, "description", "", "a text for people")
 	f.BoolVar(&n.noStart, "no-start", false, "make it, but don't start it")
 	f.BoolVar(&n.dryRun, "dry-run", false, "make nothing, say whether it would get a place now")
@@ -119,6 +130,7 @@ func (n *creating) gather(c *cobra.Command, stdin io.Reader, args []string) erro
 		n.resources.GPUType = &n.gpuType
 	}
 	n.mergeResources()
+	n.mergePolicies(c)
 	return n.mergeVariables()
 }
 
@@ -131,6 +143,16 @@ func (n *creating) mergeResources() {
 	over(&r.CPUMilli, n.resources.CPUMilli)
 	over(&r.MemoryMiB, n.resources.MemoryMiB)
 	over(&r.StorageMiB, n.resources.StorageMiB)
+}
+
+// mergePolicies puts what becomes of its runs and its volume over the file.
+func (n *creating) mergePolicies(c *cobra.Command) {
+	r := &n.request
+	r.RestartPolicy.Mode = workspace.RestartMode(orText(string(n.restart.Mode), string(r.RestartPolicy.Mode)))
+	if c.Flags().Changed("max-restarts") {
+		r.RestartPolicy.MaxRestarts = n.restart.MaxRestarts
+	}
+	r.StoragePolicy, r.Volume = orText(n.policy, r.StoragePolicy), orText(n.volume, r.Volume)
 }
 
 func over[T any](field **T, value *T) {

@@ -32,7 +32,7 @@ func (w *waiting) addFlags(c *cobra.Command, end string) {
 func (a *app) waitFor(ctx context.Context, cl *client.Client, ref, phase string, timeout time.Duration) (*workspace.Instance, error) {
 	p := newProgress(a.stderr)
 	defer p.done()
-	inst, err := cl.Wait(ctx, ref, phase, timeout, func(i *workspace.Instance) { p.show(stateText(i)) })
+	inst, err := cl.Wait(ctx, ref, phase, timeout, func(i *workspace.Instance) { p.show(progressText(p, i)) })
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("interrupted: %s goes on without being waited for", ref)
 	}
@@ -49,6 +49,23 @@ func stateText(i *workspace.Instance) string {
 		text += ": " + i.Message
 	}
 	return text
+}
+
+// progressText is stateText, with a bar on a terminal while an image is pulled.
+func progressText(p *progress, i *workspace.Instance) string {
+	if percent, ok := pulled(i); ok && p.live {
+		return i.Name + ": " + bar(percent) + " " + i.Message
+	}
+	return stateText(i)
+}
+
+// pulled is how much of its image an instance has that waits for it.
+func pulled(i *workspace.Instance) (percent int, ok bool) {
+	if i.Reason != workspace.ReasonPulling {
+		return 0, false
+	}
+	_, err := fmt.Sscanf(i.Message, "%d %%", &percent)
+	return percent, err == nil
 }
 
 // action is a verb that changes instances.
@@ -92,10 +109,7 @@ func (a *app) tellState(ctx context.Context, cl *client.Client, inst *workspace.
 	if err := did(a, k, inst, "%s", stateText(inst)); err != nil || a.machine() || a.output == "name" {
 		return err
 	}
-	for _, i := range inst.Access {
-		a.say("  %s %s", accessURL(i), i.Name)
-	}
-	return nil
+	return a.tellAccess(ctx, cl, inst)
 }
 
 func (a *app) instanceAction(c cobra.Command, act action) *cobra.Command {

@@ -41,6 +41,14 @@ func (l leakless) Run() int {
 //	waited NAME                          until somebody waits for NAME to change
 //	followed N [listed]                  until N follow the events (and one has listed since)
 //	exits CODE ARGUMENT...               berth with these arguments ends with this exit code
+//	called logs|exec                     until a request for it is under way
+//	writes NAME TEXT                     NAME's container writes a line
+//	pulls NAME PERCENT                   so much of NAME's image has been pulled
+//	freeport VARIABLE                    a port of this host that nobody has
+//	serves VARIABLE                      a page on a port of the containers' loopback
+//	fetches URL TEXT                     what a page says, once somebody listens there
+//
+// Every container has the directory inside as its root.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -51,6 +59,12 @@ func TestScripts(t *testing.T) {
 			"waited":   waitedCommand,
 			"followed": followedCommand,
 			"exits":    exitsCommand,
+			"called":   calledCommand,
+			"writes":   writesCommand,
+			"pulls":    pullsCommand,
+			"freeport": freePortCommand,
+			"serves":   servesCommand,
+			"fetches":  fetchesCommand,
 		},
 	})
 }
@@ -71,6 +85,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Defer(server.Close)
 	env.Values[serverKey{}] = server
+	server.Inside(filepath.Join(env.WorkDir, "inside"))
 	env.Setenv("BERTH_SOCKET", socket)
 	env.Setenv("REFUSED", refused)
 	env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command takes a second to end
@@ -88,6 +103,14 @@ func templates() []workspace.Template {
 			Name: "secretive", Image: "demo", Kind: workspace.KindInteractive, StopGrace: 30,
 			Env:       []workspace.EnvVar{{Name: "PASSWORD", Value: "${password}"}},
 			Variables: []workspace.Variable{{Name: "password", Type: workspace.VarSecret, Required: true}},
+		},
+		{
+			Name: "kept", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30, VolumePath: "/data",
+		},
+		{
+			Name: "notebook", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30,
+			Ports:     []workspace.Port{{Name: "web", Number: "8888", Protocol: "HTTP", Path: "/lab?token=${token}"}},
+			Variables: []workspace.Variable{{Name: "token", Type: workspace.VarSecret, Generate: true}},
 		},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"berth/client"
 	"berth/gpu"
@@ -110,4 +111,20 @@ func deviceIDs(ctx context.Context, cl *client.Client) ([]string, error) {
 func imageReferences(ctx context.Context, cl *client.Client) ([]string, error) {
 	items, err := all(ctx, cl.Images, client.ListOptions{})
 	return each(items, func(i workspace.ImageOnNode) string { return i.Reference }), err
+}
+
+func volumeIDs(ctx context.Context, cl *client.Client) ([]string, error) {
+	items, err := all(ctx, cl.Volumes, client.ListOptions{})
+	return each(items, func(v workspace.Volume) string { return v.ID }), err
+}
+
+func detachedVolumes(ctx context.Context, cl *client.Client) ([]string, error) {
+	items, err := all(ctx, cl.Volumes, client.ListOptions{})
+	items = slices.DeleteFunc(items, func(v workspace.Volume) bool { return !v.Detached || v.Purging })
+	return each(items, func(v workspace.Volume) string { return v.ID }), err
+}
+
+func registryHosts(ctx context.Context, cl *client.Client) ([]string, error) {
+	items, err := all(ctx, cl.Registries, client.ListOptions{})
+	return each(items, func(r workspace.Registry) string { return r.Host }), err
 }

@@ -27,6 +27,7 @@ type app struct {
 // The groups of berth --help, by what people come for.
 const (
 	groupWork    = "work"
+	groupInside  = "inside"
 	groupCluster = "cluster"
 	groupOther   = "other"
 )
@@ -47,6 +48,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 		Example: `  berth status
   berth image import demo.tar
   berth instance create demo --template demo --gpus 1 --wait
+  berth exec demo
   berth instance ls`,
 		Args:              cobra.ArbitraryArgs,
 		SilenceErrors:     true,
@@ -61,12 +63,14 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 	})
 	root.AddGroup(
 		&cobra.Group{ID: groupWork, Title: "Work:"},
+		&cobra.Group{ID: groupInside, Title: "In and out of an instance:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
 		&cobra.Group{ID: groupOther, Title: "Other:"})
 	root.SetHelpCommandGroupID(groupOther)
-	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.workspaceCommand())
-	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.eventsCommand())
-	grouped(root, groupOther, a.versionCommand(), completionCommand())
+	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.volumeCommand(), a.workspaceCommand())
+	grouped(root, groupInside, a.execCommand(), a.logsCommand(), a.portForwardCommand(), a.cpCommand())
+	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.registryCommand(), a.eventsCommand())
+	grouped(root, groupOther, a.versionCommand(), completionCommand(), manCommand())
 	return root
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +79,13 @@ func (p *progress) show(line string) {
 		line = string([]rune(line)[:width-2]) + "…"
 	}
 	fmt.Fprintf(p.w, "\r\x1b[K%s", line)
+}
+
+// bar draws a part of a hundred.
+func bar(percent int) string {
+	const width = 20
+	full := min(max(percent, 0), 100) * width / 100
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "]"
 }
 
 // done takes the live line away: the end is told after it.

@@ -16,29 +16,35 @@ import (
 	"berth/workspace"
 )
 
-// openTerminal gives a pseudo-terminal of 40 columns, and a function that ends
-// it and tells what was written.
-func openTerminal(t *testing.T) (*os.File, func() string) {
+// pseudoTerminal gives both sides of one.
+func pseudoTerminal(t *testing.T, rows, columns uint16) (master, terminal *os.File) {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd := int(master.Fd())
 	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
 	if err == nil {
-		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 40})
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return os.NewFile(uintptr(fd), "/dev/ptmx"), terminal
+}
+
+// openTerminal gives a pseudo-terminal of 40 columns, and a function that ends
+// it and tells what was written.
+func openTerminal(t *testing.T) (*os.File, func() string) {
+	t.Helper()
+	master, terminal := pseudoTerminal(t, 24, 40)
 	var written bytes.Buffer
 	read := make(chan struct{})
 	go func() {
@@ -95,5 +101,43 @@ func TestOnATerminal(t *testing.T) {
 	t.Setenv("NO_COLOR", "1")
 	if got := onTerminal(t, "instance", "ls"); strings.Contains(got, "\x1b") {
 		t.Errorf("with NO_COLOR a list shows\n%q", got)
+	}
+}
+
+func TestPullsOnATerminal(t *testing.T) {
+	dir := t.TempDir()
+	server, err := onenode.Start(filepath.Join(dir, "s"), filepath.Join(dir, "r"), onenode.Config{Templates: templates()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	t.Setenv("BERTH_SOCKET", filepath.Join(dir, "s"))
+	if got := onTerminal(t, "image", "pull", "registry.test/a"); !strings.Contains(got, "\r\x1b[K[##########----------] 50 % registry.t…\r\x1b[Kimage registry.test/a pulled") {
+		t.Errorf("a pull shows\n%q", got)
+	}
+	onTerminal(t, "instance", "create", "nb", "-t", "demo")
+	if err := server.Run(context.Background(), "nb", workspace.PhasePulling, "pulling_image", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Pull(context.Background(), "nb", workspace.PullProgress{Reference: "demo", DoneBytes: 43, TotalBytes: 100, Layers: 1}); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TERM", "xterm")
+	terminal, end := openTerminal(t)
+	code := make(chan int, 1)
+	go func() { code <- run([]string{"instance", "wait", "nb"}, os.Stdin, terminal, terminal) }()
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	if err := server.Waited(ctx, "nb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Run(ctx, "nb", workspace.PhaseRunning, "ready", "it is ready"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-code; got != exitOK {
+		t.Errorf("exit code %d", got)
+	}
+	if got := end(); !strings.HasPrefix(got, "\r\x1b[Knb: [########------------] 43 % of dem…\r\x1b[Knb: RUNNING") {
+		t.Errorf("a wait shows\n%q", got)
 	}
 }

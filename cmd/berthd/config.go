@@ -11,6 +11,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"berth/gpu"
+	"berth/runtime/containerd"
 )
 
 // Config is all that berthd can be told. Each key is also a flag
@@ -19,6 +20,7 @@ import (
 type Config struct {
 	Name         string           `toml:"name" help:"name of this node; default: the host's name"`
 	DataDir      string           `toml:"data_dir" help:"state of this daemon: Raft, keys, logs of containers"`
+	RunDir       string           `toml:"run_dir" help:"what a reboot may take: the CDI spec of the GPUs, namespaces of networks, pipes"`
 	Socket       string           `toml:"socket" help:"control socket"`
 	HTTPListen   string           `toml:"http_listen" help:"loopback address for /livez, /readyz, /version and /metrics; empty: none"`
 	SimulateGPUs string           `toml:"simulate_gpus" help:"MODEL:COUNT, such as A100-SXM4-80GB:8; refused while an NVIDIA driver is loaded"`
@@ -53,7 +55,6 @@ type Sizes struct {
 // ContainerdConfig says which containerd is used.
 type ContainerdConfig struct {
 	Address string `toml:"address" help:"socket of containerd; default: the host's where it answers, else one of our own"`
-	CDIDir  string `toml:"cdi_dir" help:"private directory for the CDI spec of the GPUs"`
 	// Outside the daemon's own cgroup, whose end must not be the containers'.
 	CgroupParent string `toml:"cgroup_parent" help:"cgroup that holds those of all containers"`
 }
@@ -113,11 +114,11 @@ const (
 
 func defaultConfig() Config {
 	return Config{
-		DataDir: "/var/lib/berth", Socket: "/run/berth/berth.sock", HTTPListen: "127.0.0.1:7180",
+		DataDir: "/var/lib/berth", RunDir: "/run/berth", Socket: "/run/berth/berth.sock", HTTPListen: "127.0.0.1:7180",
 		LogLevel: "info", LogFormat: "text",
 		Cluster:    ClusterConfig{Name: "berth"},
 		Reserve:    Sizes{MemoryMiB: 1024, StorageMiB: 10240},
-		Containerd: ContainerdConfig{CDIDir: "/run/berth/cdi", CgroupParent: "/berth"},
+		Containerd: ContainerdConfig{CgroupParent: "/berth"},
 		Network: NetworkConfig{
 			Subnet: "10.89.0.0/16", Bridge: "berth0", PortRange: "30000-32767", PublishAddress: "127.0.0.1",
 		},
@@ -182,7 +183,7 @@ func (c *Config) validate() error {
 	if c.DataDir == "" || c.Socket == "" {
 		return errors.New("config: data_dir and socket can't be empty")
 	}
-	for _, p := range []*string{&c.DataDir, &c.Socket, &c.Containerd.CDIDir} {
+	for _, p := range []*string{&c.DataDir, &c.RunDir, &c.Socket} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return fmt.Errorf("config: %w", err)
@@ -212,4 +213,12 @@ func (c *Config) validate() error {
 		}
 	}
 	return errors.Join(c.GPU.validate(), c.Network.validate(), c.Images.validate(), c.Metrics.validate(), validateRegistries(c.Registries))
+}
+
+func (c *Config) registries() []containerd.Registry {
+	var all []containerd.Registry
+	for _, r := range c.Registries {
+		all = append(all, containerd.Registry{Host: r.Host, Mirrors: r.Mirrors, PlainHTTP: r.PlainHTTP, CAFile: r.CAFile})
+	}
+	return all
 }

@@ -99,7 +99,7 @@ func TestEveryKeyHasAFlagAVariableAndHelp(t *testing.T) {
 		}
 		seen[k.flag()], seen[k.env()] = true, true
 	}
-	if !seen["node-cpu-milli"] || !seen["BERTH_CONTAINERD_CDI_DIR"] {
+	if !seen["node-cpu-milli"] || !seen["BERTH_RUN_DIR"] {
 		t.Errorf("names have changed: %v", seen)
 	}
 }

@@ -13,9 +13,8 @@ import (
 func containerdCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "containerd", Short: "Look after the containerd that berthd started itself"}
 	stop := &cobra.Command{
-		Use: "stop", Short: "Stop it; containers go on without it unless --containers is given", Args: cobra.NoArgs,
+		Use: "stop", Short: "Stop it; containers go on without it", Args: cobra.NoArgs,
 	}
-	containers := stop.Flags().Bool("containers", false, "end the containers too and undo their mounts")
 	load := configFlags(stop)
 	stop.RunE = func(cmd *cobra.Command, _ []string) error {
 		config, err := load()
@@ -38,9 +37,6 @@ func containerdCommand() *cobra.Command {
 		if !choice.Own {
 			cmd.Printf("nothing to stop: %s uses the containerd at %s, which berthd didn't start\n", config.DataDir, choice.Address)
 			return nil
-		}
-		if *containers {
-			return containerd.Clear(cmd.Context(), containerdDir(config), choice.CgroupParent)
 		}
 		return containerd.Stop(cmd.Context(), containerdDir(config))
 	}

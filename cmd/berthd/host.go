@@ -83,7 +83,7 @@ func hostFacts(c Config) (workspace.NodeFacts, error) {
 	return workspace.NodeFacts{
 		Name: nodeName(c), BootID: boot, Version: version, Kernel: kernel(), Arch: goruntime.GOARCH,
 		CPUMilli: sizes.CPUMilli, MemoryMiB: sizes.MemoryMiB, StorageMiB: sizes.StorageMiB, CapacityNote: note,
-		PublishAddress: "127.0.0.1",
+		Sharing: c.GPU.Sharing,
 	}, nil
 }
 

@@ -40,7 +40,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(runCommand(), configCommand(), containerdCommand(), versionCommand())
+	root.AddCommand(runCommand(), configCommand(), containerdCommand(), clearCommand(), versionCommand(), manCommand(), nvmlChildCommand())
 	return root
 }
 

@@ -21,14 +21,16 @@ func prepare(planner *scheduler.Planner) func(state.View, state.Command) func() 
 			fill(&c.ID)
 			fill(&c.Run)
 			if c.Start {
-				c.Suggestion, release = suggest(planner, view, c.Run, c.Resources)
+				c.Suggestion, release = suggest(planner, view, scheduler.RequestOn(view, c.Run, c.Resources, c.Volume))
 			}
 		case *state.StartInstance:
 			fill(&c.Run)
-			c.Suggestion, release = suggestFor(planner, view, c.ID, c.Run)
+			c.Suggestion, release = suggestStart(planner, view, c)
 		case *state.RestartInstance:
 			fill(&c.Run)
-			c.Suggestion, release = suggestFor(planner, view, c.ID, c.Run)
+			if inst := view.Instance(c.ID); inst != nil && over(view, inst) {
+				c.Suggestion, release = suggest(planner, view, requestFor(view, inst, c.Run))
+			}
 		}
 		if release == nil {
 			release = func() {}
@@ -43,20 +45,39 @@ func fill(id *string) {
 	}
 }
 
-// suggestFor suggests for an instance that has no run now; one that has gets
-// its next place from the scheduler's loop, when it has ended.
-func suggestFor(p *scheduler.Planner, view state.View, instance, run string) (*state.Suggestion, func()) {
-	inst := view.Instance(instance)
+// suggestStart suggests for an instance that has no run now, or one that a
+// restart puts off, which a start ends. One that has another run gets its next
+// place from the scheduler's loop, when that has ended.
+func suggestStart(p *scheduler.Planner, view state.View, c *state.StartInstance) (*state.Suggestion, func()) {
+	inst := view.Instance(c.ID)
 	if inst == nil {
 		return nil, nil
 	}
-	if old := view.Run(inst.Run); old != nil && !old.Phase.Terminal() {
-		return nil, nil
+	id := c.Run
+	if !over(view, inst) {
+		run := view.Run(inst.Run)
+		if run.Phase != workspace.PhasePending || !run.NotBefore.After(view.At()) {
+			return nil, nil
+		}
+		id = run.ID
 	}
-	return suggest(p, view, run, inst.Resources)
+	if c.FreshVolume {
+		return suggest(p, view, scheduler.Request{Run: id, Resources: inst.Resources})
+	}
+	return suggest(p, view, requestFor(view, inst, id))
 }
 
-func suggest(p *scheduler.Planner, view state.View, run string, r workspace.Resources) (*state.Suggestion, func()) {
-	s, release := p.SuggestNewcomer(view, scheduler.Request{Run: run, Resources: r})
+// over: the instance has no run that isn't over.
+func over(view state.View, inst *workspace.Instance) bool {
+	run := view.Run(inst.Run)
+	return run == nil || run.Phase.Terminal()
+}
+
+func requestFor(view state.View, inst *workspace.Instance, run string) scheduler.Request {
+	return scheduler.RequestFor(view, &workspace.Run{ID: run, Instance: inst.ID, Resources: inst.Resources, Spec: inst.Spec})
+}
+
+func suggest(p *scheduler.Planner, view state.View, r scheduler.Request) (*state.Suggestion, func()) {
+	s, release := p.SuggestNewcomer(view, r)
 	return &s, release
 }

@@ -170,6 +170,9 @@ func (p *parts) serveHTTP(ctx context.Context, l net.Listener, h http.Handler, c
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)
 		defer cancel()
 		err := server.Shutdown(patience)
+		if err == nil {
+			err = p.api.Wait(patience)
+		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = server.Close()
 		}

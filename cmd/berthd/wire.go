@@ -8,12 +8,17 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"berth/agent"
 	"berth/api"
 	"berth/cluster"
 	"berth/gpu"
 	"berth/metrics"
+	"berth/packaging"
+	"berth/runtime"
+	"berth/runtime/network"
+	"berth/runtime/volume"
 	"berth/scheduler"
 	"berth/state"
 	"berth/workspace"
@@ -25,7 +30,10 @@ type parts struct {
 	log     *slog.Logger
 	node    string
 	gpus    gpu.Reader
+	device  func(gpu.Info) runtime.Device // how containers get one of the GPUs
 	runtime *hostRuntime
+	volumes *volume.Volumes
+	network *network.Networks
 	cluster *cluster.Cluster
 	metrics *metrics.Metrics
 	agent   *agent.Agent
@@ -49,15 +57,22 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.gpus, err = openGPUs(p.config, p.node); err != nil {
+	if p.gpus, p.device, err = openGPUs(p.config, p.node, component(p.log, "gpu")); err != nil {
 		return err
 	}
 	if p.runtime, err = openRuntime(ctx, p.config, component(p.log, "runtime")); err != nil {
 		return err
 	}
+	if p.volumes, err = openVolumes(p.config, component(p.log, "volumes")); err != nil {
+		return err
+	}
+	if p.network, err = openNetworks(ctx, p.config, component(p.log, "network")); err != nil {
+		return err
+	}
 	if err := p.openCluster(); err != nil {
 		return err
 	}
+	p.simulateLoad()
 	p.metrics = metrics.New(p.metricsConfig())
 	if err := p.newAgent(facts); err != nil {
 		return err
@@ -78,11 +93,20 @@ func (p *parts) openCluster() (err error) {
 	return err
 }
 
-func (p *parts) newAgent(facts workspace.NodeFacts) (err error) {
+func (p *parts) newAgent(facts workspace.NodeFacts) error {
+	c := p.config
+	ports, err := c.Network.ports()
+	if err != nil {
+		return err
+	}
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
-		Runtime: p.runtime, GPU: p.metrics.Tap(p.gpus), DeviceOf: deviceOf, Facts: facts, Boottime: boottime,
-		Log: component(p.log, "agent"), Crash: crashPoint(),
+		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network,
+		GPU: p.metrics.Tap(p.gpus), DeviceOf: p.device, Facts: facts, Boottime: boottime,
+		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
+		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
+		KeepLogs: time.Duration(c.Logs.KeepDays) * 24 * time.Hour,
+		Log:      component(p.log, "agent"), Crash: crashPoint(),
 	})
 	if err == nil {
 		p.cluster.SetNodeService(p.node, p.agent)
@@ -104,6 +128,9 @@ func (p *parts) close() error {
 	if p.cluster != nil {
 		errs = append(errs, p.cluster.Close())
 	}
+	if p.volumes != nil {
+		errs = append(errs, p.volumes.Close())
+	}
 	if p.runtime != nil {
 		errs = append(errs, p.runtime.Close())
 	}
@@ -113,8 +140,8 @@ func (p *parts) close() error {
 	return errors.Join(errs...)
 }
 
-// leader is what only the leader does: it makes the cluster's first entry, then
-// places what waits.
+// leader is what only the leader does: it makes the cluster's first entry and
+// installs the built-in templates, then places what waits and does what is due.
 type leader struct {
 	log     *slog.Logger
 	name    string
@@ -131,8 +158,39 @@ func (l *leader) Run(ctx context.Context) error {
 			return fmt.Errorf("make the cluster's first entry: %w", err)
 		}
 	}
-	loop := &scheduler.Loop{Cluster: l, Planner: l.planner, Log: l.log}
-	return loop.Run(ctx)
+	if err := l.installTemplates(ctx); err != nil {
+		return err
+	}
+	now := steady()
+	loop := &scheduler.Loop{Cluster: l, Planner: l.planner, Log: l.log, Now: now}
+	sweeper := &sweeper{view: l.View, propose: l.propose, now: now}
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return loop.Run(ctx) })
+	work.Go(func() error { return sweeper.Run(ctx) })
+	return work.Wait()
+}
+
+// installTemplates brings the templates that come with berth up to date.
+func (l *leader) installTemplates(ctx context.Context) error {
+	all, err := builtIns(packaging.Templates())
+	if err != nil {
+		return err
+	}
+	some := outdated(l.View(), all)
+	if len(some) == 0 {
+		return nil
+	}
+	if err := l.propose(ctx, &state.InstallTemplates{Templates: some}); err != nil {
+		return fmt.Errorf("install the built-in templates: %w", err)
+	}
+	return nil
+}
+
+// steady is a clock that a step of the wall clock doesn't move, as the one by
+// which a leader's entries are stamped.
+func steady() func() time.Time {
+	start := time.Now()
+	return func() time.Time { return start.Add(time.Since(start)) }
 }
 
 // View and Place make a leader the loop's cluster.

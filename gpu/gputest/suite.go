@@ -55,9 +55,16 @@ func Suite(t *testing.T, open func(t *testing.T) gpu.Reader) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := reader.Inventory(ctx); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want %v", err, context.Canceled)
+			t.Errorf("inventory: error %v, want %v", err, context.Canceled)
+		}
+		if _, err := reader.Readings(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("readings: error %v, want %v", err, context.Canceled)
+		}
+		if _, err := reader.Processes(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("processes: error %v, want %v", err, context.Canceled)
 		}
 	})
+	t.Run("soft state", func(t *testing.T) { softSuite(t, open) })
 }
 
 // Problems lists what is wrong with an inventory in itself; empty when nothing

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"berth/gpu"
 )
 
 // Where the NVIDIA kernel driver shows that it is loaded, below the root.
@@ -14,8 +16,8 @@ const (
 	sysModule   = "sys/module/nvidia"
 )
 
-// Driver is what this host's kernel says of the NVIDIA driver.
-type Driver struct {
+// Kernel is what this host's kernel says of the NVIDIA driver.
+type Kernel struct {
 	Loaded  bool
 	Version string // such as "550.54.15"; empty when it doesn't say
 }
@@ -24,8 +26,8 @@ type Driver struct {
 // system begins at root ("/"). It needs no library of the driver. A path that
 // exists but can't be read counts as loaded: simulated devices must never
 // stand beside real ones.
-func Detect(root string) Driver {
-	var driver Driver
+func Detect(root string) Kernel {
+	var driver Kernel
 	for _, place := range []struct{ present, version string }{
 		{procVersion, procVersion},
 		{sysModule, filepath.Join(sysModule, "version")},
@@ -51,4 +53,13 @@ func readVersion(path string) string {
 		return ""
 	}
 	return string(versionNumber.Find(text))
+}
+
+// noDriver is the inventory of a host without a loaded driver.
+func noDriver() gpu.Inventory {
+	return gpu.Inventory{
+		Source:  "none",
+		Message: "no NVIDIA driver is loaded: neither /" + procVersion + " nor /" + sysModule + " exists",
+		Devices: []gpu.Info{},
+	}
 }

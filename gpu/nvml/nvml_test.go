@@ -43,10 +43,7 @@ func TestSuite(t *testing.T) {
 		gputest.Suite(t, func(*testing.T) gpu.Reader { return NewSimulated("node-1", sim) })
 	})
 	t.Run("no driver", func(t *testing.T) {
-		gputest.Suite(t, func(t *testing.T) gpu.Reader { return NewNone(Detect(t.TempDir())) })
-	})
-	t.Run("driver not read", func(t *testing.T) {
-		gputest.Suite(t, func(*testing.T) gpu.Reader { return NewNone(Driver{Loaded: true, Version: "550.54.15"}) })
+		gputest.Suite(t, func(t *testing.T) gpu.Reader { return NewDriver(Config{Root: t.TempDir()}) })
 	})
 }
 
@@ -158,16 +155,16 @@ func TestDetect(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		files map[string]string
-		want  Driver
+		want  Kernel
 	}{
-		{"nothing", nil, Driver{}},
-		{"another driver", map[string]string{"sys/module/nouveau/version": "1.0"}, Driver{}},
-		{"closed module", map[string]string{procVersion: closed}, Driver{true, "550.54.15"}},
-		{"open module", map[string]string{procVersion: open}, Driver{true, "575.51"}},
-		{"module only", map[string]string{"sys/module/nvidia/version": "535.161.08\n"}, Driver{true, "535.161.08"}},
-		{"both", map[string]string{procVersion: closed, "sys/module/nvidia/version": "1.2"}, Driver{true, "550.54.15"}},
-		{"first says nothing", map[string]string{procVersion: "", "sys/module/nvidia/version": "535.161.08\n"}, Driver{true, "535.161.08"}},
-		{"says no version", map[string]string{"sys/module/nvidia/refcnt": "3"}, Driver{true, ""}},
+		{"nothing", nil, Kernel{}},
+		{"another driver", map[string]string{"sys/module/nouveau/version": "1.0"}, Kernel{}},
+		{"closed module", map[string]string{procVersion: closed}, Kernel{true, "550.54.15"}},
+		{"open module", map[string]string{procVersion: open}, Kernel{true, "575.51"}},
+		{"module only", map[string]string{"sys/module/nvidia/version": "535.161.08\n"}, Kernel{true, "535.161.08"}},
+		{"both", map[string]string{procVersion: closed, "sys/module/nvidia/version": "1.2"}, Kernel{true, "550.54.15"}},
+		{"first says nothing", map[string]string{procVersion: "", "sys/module/nvidia/version": "535.161.08\n"}, Kernel{true, "535.161.08"}},
+		{"says no version", map[string]string{"sys/module/nvidia/refcnt": "3"}, Kernel{true, ""}},
 	} {
 		root := t.TempDir()
 		for path, text := range test.files {
@@ -181,19 +178,6 @@ func TestDetect(t *testing.T) {
 		}
 		if got := Detect(root); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
-		}
-	}
-}
-
-func TestNoneSaysWhy(t *testing.T) {
-	for driver, want := range map[Driver]string{
-		{}:                                   "neither /proc/driver/nvidia/version nor /sys/module/nvidia exists",
-		{Loaded: true, Version: "550.54.15"}: "NVIDIA driver 550.54.15 is loaded; reading its devices is not part of this version",
-		{Loaded: true}:                       "NVIDIA driver of unknown version is loaded",
-	} {
-		inventory := inventoryOf(t, NewNone(driver))
-		if inventory.Source != "none" || !strings.Contains(inventory.Message, want) {
-			t.Errorf("%+v: source %q, message %q; want %q", driver, inventory.Source, inventory.Message, want)
 		}
 	}
 }

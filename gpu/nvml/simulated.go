@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"sync"
+	"time"
 
 	"berth/gpu"
 )
@@ -42,7 +44,14 @@ var cubeMesh = [perBoard][perBoard]int{
 // Simulated is a Reader of devices that don't exist. The same node and
 // simulation give the same inventory in every process, so that UUIDs survive a
 // restart as a real device's do.
-type Simulated struct{ inventory gpu.Inventory }
+type Simulated struct {
+	inventory gpu.Inventory
+	model     gpu.Model
+	now       func() time.Time
+
+	mu   sync.Mutex
+	held func(uuid string) bool
+}
 
 // NewSimulated makes the devices of a host; node is the id of its node, from
 // which UUIDs and PCI addresses derive together with a device's index.
@@ -66,7 +75,16 @@ func NewSimulated(node string, sim gpu.Simulation) *Simulated {
 			})
 		}
 	}
-	return &Simulated{inventory}
+	return &Simulated{
+		inventory: inventory, model: sim.Model, now: time.Now,
+		held: func(string) bool { return false },
+	}
+}
+
+// Select leaves devices out, as a Driver's Include and Exclude do. It is for
+// before the first Inventory.
+func (s *Simulated) Select(include, exclude []string) {
+	selectDevices(&s.inventory, include, exclude)
 }
 
 // Inventory gives a copy of the simulated devices.
@@ -82,16 +100,17 @@ func (s *Simulated) Close() error { return nil }
 
 func simulateDevice(node string, index int, model gpu.Model) gpu.Info {
 	return gpu.Info{
-		UUID:      uuid(node, index),
-		Index:     index,
-		Minor:     int64(index),
-		Model:     model.Name,
-		Type:      model.Type(),
-		Vendor:    "NVIDIA",
-		MemoryMiB: model.MemoryMiB,
-		PCIBusID:  pciBusID(node, index),
-		NUMANode:  index / perCPU,
-		Simulated: true,
+		UUID:       uuid(node, index),
+		Index:      index,
+		Minor:      int64(index),
+		Model:      model.Name,
+		Type:       model.Type(),
+		Vendor:     "NVIDIA",
+		MemoryMiB:  model.MemoryMiB,
+		PCIBusID:   pciBusID(node, index),
+		NUMANode:   index / perCPU,
+		Capability: model.Capability,
+		Simulated:  true,
 	}
 }
 
@@ -133,17 +152,15 @@ func closeness(model gpu.Model, i, j int) gpu.PCIeLink {
 	}
 }
 
-// Readings gives none.
-func (s *Simulated) Readings(ctx context.Context) ([]gpu.Reading, error) { return nil, ctx.Err() }
-
-// Processes gives none.
+// Processes gives none: the containers' processes use nothing of a device that
+// doesn't exist.
 func (s *Simulated) Processes(ctx context.Context) ([]gpu.Process, error) { return nil, ctx.Err() }
 
-// Events waits for the end of ctx.
+// Events waits for the end of ctx: nothing happens to simulated devices.
 func (s *Simulated) Events(ctx context.Context, _ func(gpu.Event)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
 
 // Status is that of a reader that always succeeds.
-func (s *Simulated) Status() gpu.ReaderStatus { return gpu.ReaderStatus{} }
+func (s *Simulated) Status() gpu.ReaderStatus { return gpu.ReaderStatus{LastSuccess: s.now()} }

@@ -113,23 +113,24 @@ func (c cgroupFS) killAtOnce(path string) bool {
 	return c.unified && os.WriteFile(filepath.Join(c.root, path, "cgroup.kill"), []byte("1"), 0) == nil
 }
 
-// oomKilled reports whether the kernel killed a process of the cgroup for want
-// of memory. False when the cgroup is gone.
-func (c cgroupFS) oomKilled(path string) bool {
+// oomKills is how many processes of the cgroup the kernel has killed for want of
+// memory, PID 1 or not. 0 when the cgroup is gone.
+func (c cgroupFS) oomKills(path string) uint64 {
 	file := filepath.Join(c.root, "memory", path, "memory.oom_control")
 	if c.unified {
 		file = filepath.Join(c.root, path, "memory.events")
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return false
+		return 0
 	}
 	for line := range strings.Lines(string(content)) {
-		if count, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
-			return count != "0"
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
+			count, _ := strconv.ParseUint(text, 10, 64)
+			return count
 		}
 	}
-	return false
+	return 0
 }
 
 // remove removes the cgroup, its children first. It fails while a process lives

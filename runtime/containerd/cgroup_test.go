@@ -36,11 +36,11 @@ func TestCgroupFiles(t *testing.T) {
 		fs    cgroupFS
 		files map[string]string
 		pids  []int
-		oom   bool
+		oom   uint64
 		swap  bool
 	}{
 		{
-			name: "v1", pids: []int{11, 12, 13}, oom: true, swap: true,
+			name: "v1", pids: []int{11, 12, 13}, oom: 2, swap: true,
 			files: map[string]string{
 				"pids/berth/a/cgroup.procs":          "12\n11\n",
 				"memory/berth/a/cgroup.procs":        "11\n",
@@ -59,7 +59,7 @@ func TestCgroupFiles(t *testing.T) {
 			},
 		},
 		{
-			name: "v2", fs: cgroupFS{unified: true}, pids: []int{21, 22}, oom: true, swap: true,
+			name: "v2", fs: cgroupFS{unified: true}, pids: []int{21, 22}, oom: 1, swap: true,
 			files: map[string]string{
 				"berth/a/cgroup.procs":       "21\n",
 				"berth/a/child/cgroup.procs": "22\n",
@@ -77,13 +77,13 @@ func TestCgroupFiles(t *testing.T) {
 			if got := test.fs.processes("/berth/a"); !slices.Equal(got, test.pids) {
 				t.Errorf("processes are %v, want %v", got, test.pids)
 			}
-			if got := test.fs.oomKilled("/berth/a"); got != test.oom {
-				t.Errorf("oomKilled is %t", got)
+			if got := test.fs.oomKills("/berth/a"); got != test.oom {
+				t.Errorf("oomKills is %d", got)
 			}
 			if got := test.fs.limitsSwap(); got != test.swap {
 				t.Errorf("limitsSwap is %t", got)
 			}
-			if test.fs.oomKilled("/berth/none") || len(test.fs.processes("/berth/none")) > 0 {
+			if test.fs.oomKills("/berth/none") > 0 || len(test.fs.processes("/berth/none")) > 0 {
 				t.Error("a cgroup that doesn't exist has something")
 			}
 		})

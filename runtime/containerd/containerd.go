@@ -4,6 +4,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,15 @@ type Config struct {
 	Registries   []Registry
 	Allowed      []string // registries that images may come from, as in references; empty: all
 	Log          *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.Namespace = cmp.Or(c.Namespace, "berth")
+	c.CDIDir = cmp.Or(c.CDIDir, "/run/berth/cdi")
+	c.ExecDir = cmp.Or(c.ExecDir, "/run/berth/exec")
+	c.CgroupParent = cmp.Or(c.CgroupParent, "/berth")
+	c.MaxImport = cmp.Or(c.MaxImport, defaultMaxImport)
+	return c
 }
 
 // Runtime implements runtime.Runtime. It keeps no state of containers of its
@@ -98,21 +108,7 @@ func connect(address string, options ...client.Opt) (*client.Client, error) {
 // runtime.ErrUnavailable until it is. What a killed process has left in ExecDir
 // is settled meanwhile.
 func New(ctx context.Context, cfg Config) (*Runtime, error) {
-	if cfg.Namespace == "" {
-		cfg.Namespace = "berth"
-	}
-	if cfg.CDIDir == "" {
-		cfg.CDIDir = "/run/berth/cdi"
-	}
-	if cfg.ExecDir == "" {
-		cfg.ExecDir = "/run/berth/exec"
-	}
-	if cfg.CgroupParent == "" {
-		cfg.CgroupParent = "/berth"
-	}
-	if cfg.MaxImport == 0 {
-		cfg.MaxImport = defaultMaxImport
-	}
+	cfg = cfg.withDefaults()
 	if !filepath.IsAbs(cfg.Helper) {
 		return nil, fmt.Errorf("the path of berth-helper must be absolute, it is %q", cfg.Helper)
 	}

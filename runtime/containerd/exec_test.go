@@ -47,7 +47,7 @@ func shimFiles(t *testing.T, terminal bool) []string {
 	var open []string
 	for _, name := range names {
 		// It leaves the input of a terminal to its garbage collector.
-		if target, _ := os.Readlink(name); strings.HasPrefix(target, shared.execDir()) && !(terminal && strings.Contains(target, "/stdin")) {
+		if target, _ := os.Readlink(name); strings.HasPrefix(target, shared.execDir()) && (!terminal || !strings.Contains(target, "/stdin")) {
 			open = append(open, target)
 		}
 	}

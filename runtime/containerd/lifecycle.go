@@ -69,7 +69,7 @@ func (r *Runtime) Wait(ctx context.Context, id string) (runtime.Exit, error) {
 		return runtime.Exit{
 			Known: true,
 			Code:  int(response.ExitStatus),
-			OOM:   lost == nil && r.cgroups.oomKilled(path),
+			OOM:   lost == nil && r.cgroups.oomKills(path) > 0,
 			At:    response.ExitedAt.AsTime(),
 		}, nil
 	}
@@ -85,6 +85,20 @@ func (r *Runtime) Wait(ctx context.Context, id string) (runtime.Exit, error) {
 		return runtime.Exit{}, r.failed(err, "wait for container %s", id)
 	}
 	return c.Exit, nil
+}
+
+// OOMs is how many processes of the container the kernel has killed so far for
+// want of memory, also while its PID 1 goes on. It reads one file. ErrNotFound
+// when there is no such container.
+func (r *Runtime) OOMs(ctx context.Context, id string) (uint64, error) {
+	path, err := r.cgroup(ctx, id)
+	if err != nil {
+		return 0, fmt.Errorf("out-of-memory kills of container %s: %w", id, err)
+	}
+	if len(r.cgroups.dirs(path)) == 0 {
+		return 0, fmt.Errorf("out-of-memory kills of container %s: it has no cgroup: %w", id, runtime.ErrNotFound)
+	}
+	return r.cgroups.oomKills(path), nil
 }
 
 // Delete implements runtime.Runtime.
@@ -169,7 +183,7 @@ func (r *Runtime) state(record containers.Container, process *tasktypes.Process)
 	case tasktypes.Status_STOPPED:
 		c.State = runtime.StateExited
 		c.Exit = runtime.Exit{
-			Known: true, Code: int(process.ExitStatus), At: process.ExitedAt.AsTime(), OOM: r.cgroups.oomKilled(path),
+			Known: true, Code: int(process.ExitStatus), At: process.ExitedAt.AsTime(), OOM: r.cgroups.oomKills(path) > 0,
 		}
 	default:
 		switch _, started := record.Labels[startedLabel]; {

@@ -113,12 +113,3 @@ func (p *pull) explain(ctx context.Context, err error) error {
 	}
 	return p.failed(err, "%s", what)
 }
-
-// ImageUser implements runtime.Puller.
-func (r *Runtime) ImageUser(ctx context.Context, reference string) (runtime.User, error) {
-	_, details, err := r.image(ctx, reference, "")
-	if err != nil {
-		return runtime.User{}, err
-	}
-	return runtime.User{UID: details.user.UID, GID: details.user.GID}, nil
-}

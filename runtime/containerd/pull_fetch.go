@@ -164,7 +164,7 @@ func (p *pull) layers(ctx context.Context, found *foundImage) error {
 	if err := room.check(missing); err != nil {
 		return err
 	}
-	room.max = math.MaxInt64 // others use the disk too; these bytes are counted
+	room.max = math.MaxInt64 // these bytes are counted already, and others may unpack meanwhile
 	watched, stop := room.watch(ctx)
 	defer stop()
 	group, fetching := errgroup.WithContext(watched)

@@ -99,6 +99,17 @@ func TestPullBounds(t *testing.T) {
 		registry.push(t, "bad", "elements", image)
 		wantRefused(t, r, from(registry.host, "bad:elements"), runtime.ErrInvalid, "any image needs")
 	})
+	t.Run("large configuration", func(t *testing.T) {
+		image := imageOf(t, "amd64", layer)
+		config := image.blobs[len(image.blobs)-1]
+		image.manifest = []byte(strings.Replace(string(image.manifest), fmt.Sprintf(`"size":%d`, len(config)), `"size":2000000`, 1))
+		registry.push(t, "bad", "config", image)
+		registry.intercepting(nil)
+		wantRefused(t, r, from(registry.host, "bad:config"), runtime.ErrInvalid, "any image needs")
+		if asked := registry.asked(http.MethodGet, digest.FromBytes(config).String()); len(asked) > 0 {
+			t.Error("the configuration was asked for")
+		}
+	})
 	t.Run("endless manifest without a digest", func(t *testing.T) {
 		registry.intercepting(func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)

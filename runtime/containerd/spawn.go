@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	_ "embed"
@@ -24,6 +25,7 @@ import (
 type SpawnConfig struct {
 	Dir      string        // holds its data, state, socket, configuration and log
 	Binary   string        // empty: "containerd" on the path
+	Unit     string        // systemd's unit that runs it; empty: it is started as a process of its own
 	Patience time.Duration // how long one may take until it serves, or has ended; 0: 30 s
 	Log      *slog.Logger
 }
@@ -88,6 +90,9 @@ func Spawn(ctx context.Context, cfg SpawnConfig) (address string, err error) {
 	if err := writeConfig(dir); err != nil {
 		return "", fmt.Errorf("write containerd's configuration: %w", err)
 	}
+	if cfg.Unit != "" {
+		return address, startUnit(ctx, cfg, address, patience)
+	}
 	containerd, err := start(binary, dir)
 	if err != nil {
 		return "", fmt.Errorf("start %s: %w", binary, err)
@@ -104,6 +109,19 @@ func Spawn(ctx context.Context, cfg SpawnConfig) (address string, err error) {
 	}
 	cfg.Log.Info("started a containerd of our own", "binary", binary, "address", address)
 	return address, nil
+}
+
+// startUnit has systemd run it, now and at every boot, in a cgroup of its own.
+func startUnit(ctx context.Context, cfg SpawnConfig, address string, patience time.Duration) error {
+	out, err := exec.CommandContext(ctx, "systemctl", "enable", "--now", cfg.Unit).CombinedOutput()
+	if err == nil {
+		err = serving(ctx, address, patience)
+	}
+	if err != nil {
+		return fmt.Errorf("%s doesn't serve: %w: %s; journalctl -u %s says why", cfg.Unit, err, bytes.TrimSpace(out), cfg.Unit)
+	}
+	cfg.Log.Info("started a containerd of our own", "unit", cfg.Unit, "address", address)
+	return nil
 }
 
 // settle waits until a containerd that lives serves, or has ended. One that does

@@ -57,6 +57,9 @@ func validate(spec runtime.Spec) error {
 		if !filepath.IsAbs(mount.Source) || !filepath.IsAbs(mount.Target) {
 			return fmt.Errorf("%w: mount %q on %q: both must be absolute paths", runtime.ErrInvalid, mount.Source, mount.Target)
 		}
+		if place, ok := reserved(mount.Target); ok {
+			return fmt.Errorf("%w: nothing can be mounted on %q: %s is the system's", runtime.ErrInvalid, mount.Target, place)
+		}
 	}
 	for what, name := range map[string]string{"log path": spec.LogPath, "network namespace": spec.NetNS} {
 		if name != "" && !filepath.IsAbs(name) {
@@ -64,6 +67,21 @@ func validate(spec runtime.Spec) error {
 		}
 	}
 	return nil
+}
+
+// reserved says whether a mount there would hide what the kernel or berth has put
+// into every container.
+func reserved(target string) (place string, is bool) {
+	target = path.Clean(target)
+	if target == "/" {
+		return target, true
+	}
+	for _, place := range []string{"/proc", "/sys", "/dev", path.Dir(runtime.HelperPath)} {
+		if target == place || strings.HasPrefix(target, place+"/") {
+			return place, true
+		}
+	}
+	return "", false
 }
 
 // ociSpec renders what runc gets. Nothing of a user reaches devices, hooks,

@@ -255,6 +255,20 @@ func reaches(t *testing.T, ns, address, word string) {
 	}
 }
 
+// eventually waits until the host reaches an address.
+func eventually(t *testing.T, address string) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * patience); ; {
+		_, err := ask("", address, quick)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the host doesn't reach %s: %v", address, err)
+		}
+	}
+}
+
 func denied(t *testing.T, ns, address string) {
 	t.Helper()
 	if got, err := ask(ns, address, quick); err == nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,6 +54,7 @@ func TestRepair(t *testing.T) {
 		}, "rules of nftables"},
 		{"forwarding off", [][]string{{"sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"}}, "ip_forward"},
 		{"localnet off", [][]string{{"sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/btest0/route_localnet"}}, "route_localnet"},
+		{"IPv6 on", [][]string{{"sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/btest0/disable_ipv6"}}, "disable_ipv6"},
 		{"bridge down", [][]string{{"ip", "link", "set", n.bridge, "down"}}, "bridge btest0"},
 		{"bridge gone", [][]string{{"ip", "link", "del", n.bridge}}, "bridge btest0"},
 		{"interface gone", [][]string{{"ip", "link", "del", veth}}, "interface of a"},
@@ -186,6 +188,11 @@ func TestSubnetChanges(t *testing.T) {
 	}
 	reaches(t, a.NetNS, at(internet, 80), internet)
 	reaches(t, "", "127.0.0.1:31001", "a")
+	if link, err := net.InterfaceByName(n.bridge); err != nil {
+		t.Error(err)
+	} else if addresses, err := link.Addrs(); err != nil || len(addresses) != 1 {
+		t.Errorf("the bridge has %v, %v, want one address", addresses, err)
+	}
 	if after := leftovers(t, n); len(after) != len(before) {
 		t.Errorf("before %q, after %q", before, after)
 	}

@@ -132,13 +132,6 @@ func TestNoIPv6(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bridge, err := net.InterfaceByName(n.bridge)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if addresses, err := bridge.Addrs(); len(addresses) != 1 || err != nil {
-		t.Errorf("the bridge has %v, %v, want its IPv4 address only", addresses, err)
-	}
 	// Should both ends get IPv6 all the same, rules keep them apart.
 	setting := "/proc/sys/net/ipv6/conf/"
 	if err := os.WriteFile(setting+n.bridge+"/disable_ipv6", []byte("0"), 0o600); err != nil {
@@ -181,8 +174,8 @@ func TestNoIPv6(t *testing.T) {
 	}
 	mustRun(t, "ip", "neigh", "replace", "fd89::2", "lladdr", mac(mustAddr(a.Address)).String(), "dev", n.bridge)
 	serve(t, a.NetNS, "[fd89::2]:81", "a")
-	reaches(t, "", "[fd89::1]:7000", "host")
-	reaches(t, "", "[fd90::2]:80", "world")
+	eventually(t, "[fd89::1]:7000") // the kernel takes a while over a new address
+	eventually(t, "[fd90::2]:80")
 	denied(t, a.NetNS, "[fd89::1]:7000")
 	denied(t, a.NetNS, "[fd90::2]:80")
 	denied(t, "", "[fd89::2]:81")

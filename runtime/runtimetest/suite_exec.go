@@ -132,7 +132,7 @@ func (s *suite) execTerminal(t *testing.T) {
 	spec.Terminal, spec.Size = true, runtime.TerminalSize{Columns: 100, Rows: 40}
 	var shown screen
 	typed, typing := io.Pipe()
-	defer typing.Close()
+	defer func() { _ = typing.Close() }()
 	sizes := make(chan runtime.TerminalSize)
 	ended := make(chan error, 1)
 	go func() {

@@ -131,7 +131,7 @@ func (h *host) startDaemon(ctx context.Context) (time.Duration, error) {
 	}
 	defer log.Close()
 	cmd := exec.Command("bin/berthd", "run", "--config", "/dev/null", "--data-dir", h.data(), "--socket", h.socket(),
-		"--http-listen", "", "--containerd-address", h.containerd, "--containerd-cdi-dir", filepath.Join(h.dir, "cdi"),
+		"--http-listen", "", "--containerd-address", h.containerd, "--run-dir", filepath.Join(h.dir, "run"), "--network-bridge", "berthbench0", "--network-subnet", "10.212.0.0/24",
 		"--simulate-gpus", "A100-SXM4-80GB:8", "--log-level", "warn")
 	cmd.Stdout, cmd.Stderr = log, log
 	began := time.Now()

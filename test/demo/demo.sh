@@ -55,7 +55,7 @@ clean_up() {
     kill "$daemon" 2>/dev/null || true
     wait "$daemon" 2>/dev/null || true
   fi
-  "$BERTHD" containerd stop --containers --data-dir "$dir/data" --containerd-cgroup-parent "$CGROUPS" >/dev/null 2>&1 || true
+  "$BERTHD" clear "${settings[@]}" >/dev/null 2>&1 || true
   rmdir "/sys/fs/cgroup$CGROUPS" /sys/fs/cgroup/*"$CGROUPS" 2>/dev/null || true
   if grep -q " $dir/" /proc/self/mountinfo; then
     printf 'demo: mounts are left below %s\n' "$dir" >&2
@@ -84,10 +84,12 @@ done
 
 dir=$(mktemp -d /tmp/berth-demo.XXXXXX)
 export BERTH_SOCKET=$dir/berth.sock
+# A network of its own beside that of a berth which this host may have.
+settings=(--config /dev/null --data-dir "$dir/data" --run-dir "$dir/run" --socket "$BERTH_SOCKET" --http-listen 127.0.0.1:0
+  --containerd-cgroup-parent "$CGROUPS" --network-bridge berthdemo0 --network-subnet 10.213.0.0/24 --simulate-gpus "$SIMULATED")
 
 launch_daemon() {
-  "$BERTHD" run --config /dev/null --data-dir "$dir/data" --socket "$BERTH_SOCKET" --http-listen 127.0.0.1:0 \
-    --containerd-cdi-dir "$dir/cdi" --containerd-cgroup-parent "$CGROUPS" --simulate-gpus "$SIMULATED" >>"$dir/berthd.log" 2>&1 &
+  "$BERTHD" run "${settings[@]}" >>"$dir/berthd.log" 2>&1 &
   daemon=$!
 }
 # daemon_ready: wait until it takes work; false when it ended or took 15 s.
@@ -215,8 +217,13 @@ say "stop, start, delete"
 show "$BERTH" instance stop gpu-box --wait --timeout 20s
 [[ ! -d /proc/$pid ]] || die "the process lives on after stop"
 ok "its process is gone"
-"$BERTH" device ls -o json >"$dir/devices.json"
-[[ $(grep -c '"state": "free"' "$dir/devices.json") == 8 ]] || die "not all GPUs are free after the stop"
+# A GPU is free once its node has confirmed that nothing of the run is left.
+for _ in $(seq 100); do
+  "$BERTH" device ls -o json >"$dir/devices.json"
+  [[ $(grep -c '"state": "free"' "$dir/devices.json") == 8 ]] && break
+  sleep 0.05
+done
+[[ $(grep -c '"state": "free"' "$dir/devices.json") == 8 ]] || die "not all GPUs are free 5 s after the stop"
 ok "all 8 GPUs are free"
 show "$BERTH" instance start gpu-box --wait --timeout 20s
 look

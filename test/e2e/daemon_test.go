@@ -20,6 +20,12 @@ import (
 // cgroupParent keeps the containers of the tests apart from others on the host.
 const cgroupParent = "/berth-e2e"
 
+// The network of the tests' containers: a berth of the host has another.
+const (
+	bridge = "berthe2e0"
+	subnet = "10.211.0.0/16"
+)
+
 const patience = 30 * time.Second
 
 // daemon is a berthd with a data directory of its own, on the shared containerd.
@@ -70,7 +76,7 @@ func (d *daemon) log() string {
 // commandLine is how the daemon is started.
 func (d *daemon) commandLine() []string {
 	return append([]string{"run", "--config", "/dev/null", "--data-dir", d.data(), "--socket", d.socket(),
-		"--http-listen", "127.0.0.1:0", "--containerd-address", host.containerd, "--containerd-cdi-dir", filepath.Join(d.dir, "cdi"),
+		"--http-listen", "127.0.0.1:0", "--containerd-address", host.containerd, "--run-dir", filepath.Join(d.dir, "run"), "--network-bridge", bridge, "--network-subnet", subnet,
 		"--containerd-cgroup-parent", cgroupParent, "--simulate-gpus", "A100-SXM4-80GB:8", "--log-level", "debug"}, d.args...)
 }
 

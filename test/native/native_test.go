@@ -72,6 +72,8 @@ func (c *cluster) report(t *testing.T, r workspace.Report) {
 
 func (c *cluster) View() state.View                                { return c.store.View() }
 func (c *cluster) Consistent(context.Context) (state.View, error)  { return c.store.View(), nil }
+func (c *cluster) Open(workspace.Sealed) (workspace.Secret, error) { return workspace.Secret{}, nil }
+
 func (c *cluster) Seal(workspace.Secret) (workspace.Sealed, error) { return workspace.Sealed{}, nil }
 func (c *cluster) Node(string) (workspace.NodeService, error)      { return agent{}, nil }
 func (c *cluster) Status() api.ClusterStatus                       { return api.ClusterStatus{Leader: node} }

@@ -55,7 +55,11 @@ func (c *cluster) Run(ctx context.Context, name string, phase workspace.Phase, r
 		code := map[workspace.Phase]int{workspace.PhaseFailed: 3}[phase]
 		r.ExitCode = &code
 	}
-	if err := c.report(workspace.Report{Runs: []workspace.RunReport{r}}); err != nil || !phase.Terminal() {
+	report := workspace.Report{Runs: []workspace.RunReport{r}}
+	if phase == workspace.PhaseRunning && run.Volume != "" {
+		report.Volumes = []workspace.VolumeReport{{ID: run.Volume, Made: true}}
+	}
+	if err := c.report(report); err != nil || !phase.Terminal() {
 		return err
 	}
 	var released []workspace.Release

@@ -23,6 +23,10 @@ func (c *calls) around(next http.Handler) http.Handler {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/wait"):
 			what = "wait " + r.URL.Query().Get("after")
+		case strings.HasSuffix(r.URL.Path, "/logs"):
+			what = "logs"
+		case strings.HasSuffix(r.URL.Path, "/exec"):
+			what = "exec"
 		case strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream"):
 			what = "events"
 		}

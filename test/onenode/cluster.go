@@ -20,15 +20,15 @@ const NodeID = "01980000-0000-7000-8000-00000000000a"
 
 // cluster applies commands to a store at once.
 type cluster struct {
-	workspace.NodeService // what a test doesn't serve
-
 	store *state.Store
 
 	mu    sync.Mutex
 	index uint64
+
+	inside inside
 }
 
-func newCluster() *cluster { return &cluster{store: state.New()} }
+func newCluster() *cluster { return &cluster{store: state.New(), inside: newInside()} }
 
 // found makes the cluster and lets its node report.
 func (c *cluster) found(conf Config) error {
@@ -142,6 +142,11 @@ func (c *cluster) Consistent(context.Context) (state.View, error) { return c.Vie
 // Seal hides a secret from nobody: it never leaves the test.
 func (c *cluster) Seal(s workspace.Secret) (workspace.Sealed, error) {
 	return workspace.Sealed{KeyID: "test", Sealed: []byte(s.Reveal())}, nil
+}
+
+// Open gives back what Seal made.
+func (c *cluster) Open(s workspace.Sealed) (workspace.Secret, error) {
+	return workspace.NewSecret(string(s.Sealed)), nil
 }
 
 // Node is this host's agent.

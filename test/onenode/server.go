@@ -71,7 +71,7 @@ func (s *Server) serve(as context.Context, socket string) error {
 func (s *Server) Close() {
 	for _, h := range s.http {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if h.Shutdown(ctx) != nil {
+		if errors.Join(h.Shutdown(ctx), s.api.Wait(ctx)) != nil {
 			_ = h.Close() // there is no gentler way left
 		}
 		cancel()
@@ -93,6 +93,11 @@ func (s *Server) Followed(ctx context.Context, streams int, listed bool) error {
 	return s.calls.await(ctx, func(open map[string]int) bool {
 		return open["events"] >= streams && (!listed || open["listed"] > 0)
 	})
+}
+
+// Called returns once a request for "logs" or "exec" is under way.
+func (s *Server) Called(ctx context.Context, what string) error {
+	return s.calls.await(ctx, func(open map[string]int) bool { return open[what] > 0 })
 }
 
 // simulated devices; their UUIDs are in another order than their indexes, as

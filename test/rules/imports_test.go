@@ -28,6 +28,7 @@ var importMap = map[string][]string{
 	"runtime/runtimetest": {"runtime"},
 	"web":                 {},
 	"packaging":           {},
+	"stream":              {"workspace"},
 	"state":               {"workspace", "gpu"},
 	"scheduler":           {"workspace", "gpu", "state"},
 	"scheduler/simulate":  {"workspace", "gpu", "state", "scheduler"},
@@ -35,9 +36,9 @@ var importMap = map[string][]string{
 	"agent/guard":         {},
 	"cluster":             {"workspace", "gpu", "state"},
 	"metrics":             {"workspace", "gpu", "state"},
-	"api":                 {"workspace", "gpu", "state", "web"},
-	"client":              {"workspace", "gpu"},
-	"cmd/berth":           {"workspace", "gpu", "client", "state", "scheduler", "scheduler/simulate"},
+	"api":                 {"workspace", "gpu", "state", "stream", "web"},
+	"client":              {"workspace", "gpu", "stream"},
+	"cmd/berth":           {"workspace", "gpu", "client", "stream", "state", "scheduler", "scheduler/simulate"},
 	"cmd/berth-helper":    {"agent/guard"},
 	"cmd/berthd":          {everything},
 	"test":                {everything},
@@ -47,7 +48,7 @@ var importMap = map[string][]string{
 // wires, and test/) may import, so that everything else is tested without them.
 var adapters = map[string]string{ // import path prefix → package
 	"github.com/containerd/containerd":    "runtime/containerd",
-	"github.com/NVIDIA/go-nvml":           "gpu/nvml",
+	"github.com/NVIDIA/":                  "gpu/nvml",
 	"github.com/hashicorp/raft":           "cluster",
 	"github.com/prometheus/client_golang": "metrics",
 }

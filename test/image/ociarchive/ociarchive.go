@@ -57,6 +57,11 @@ func Write(w io.Writer, o Options) error {
 	if err != nil {
 		return err
 	}
+	return writeImage(w, o.Name, image)
+}
+
+// writeImage writes one image under a name.
+func writeImage(w io.Writer, name string, image v1.Image) error {
 	dir, err := os.MkdirTemp("", "ociarchive")
 	if err != nil {
 		return err
@@ -66,8 +71,8 @@ func Write(w io.Writer, o Options) error {
 	if err != nil {
 		return fmt.Errorf("write the layout: %w", err)
 	}
-	name := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": o.Name})
-	if err := path.AppendImage(image, name); err != nil {
+	named := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": name})
+	if err := path.AppendImage(image, named); err != nil {
 		return fmt.Errorf("write the image: %w", err)
 	}
 	return pack(w, os.DirFS(dir))
@@ -78,8 +83,18 @@ func build(o Options) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
-	layer, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
+	return assemble(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }, v1.Config{
+		Entrypoint: []string{"/bin/workload"},
+		Cmd:        []string{"count"},
+		Env:        append([]string{"PATH=/bin"}, o.Env...),
+		User:       o.User,
+		WorkingDir: "/tmp",
+	})
+}
+
+// assemble makes an image of one layer.
+func assemble(rootfs tarball.Opener, c v1.Config) (v1.Image, error) {
+	layer, err := tarball.LayerFromOpener(rootfs, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
 	if err != nil {
 		return nil, err
 	}
@@ -92,14 +107,17 @@ func build(o Options) (v1.Image, error) {
 		return nil, err
 	}
 	config.OS, config.Architecture = "linux", "amd64"
-	config.Config = v1.Config{
-		Entrypoint: []string{"/bin/workload"},
-		Cmd:        []string{"count"},
-		Env:        append([]string{"PATH=/bin"}, o.Env...),
-		User:       o.User,
-		WorkingDir: "/tmp",
-	}
+	config.Config = c
 	return mutate.ConfigFile(image, config)
+}
+
+// WriteRootFS writes an image whose only layer is a tar of a root directory.
+func WriteRootFS(w io.Writer, name, rootfs string, c v1.Config) error {
+	image, err := assemble(func() (io.ReadCloser, error) { return os.Open(rootfs) }, c)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", rootfs, err)
+	}
+	return writeImage(w, name, image)
 }
 
 // rootfs is the image's only layer, as a tar.
