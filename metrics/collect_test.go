@@ -345,18 +345,18 @@ func TestTapSparesTheDriver(t *testing.T) {
 		w.node("node-1", "T4", "GPU-a")
 		var calls atomic.Int32
 		r := &reader{Fake: gputest.New("Tesla T4", 1), readings: func(context.Context) ([]gpu.Reading, error) {
+			time.Sleep(100 * time.Millisecond) // a driver takes its time
 			return []gpu.Reading{{UUID: "GPU-a", Values: map[gpu.Quantity]float64{gpu.Power: float64(calls.Add(1))}}}, nil
 		}}
 		m := metrics.New(config(w, "node-1", r))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = m.Run(ctx) }()
-		synctest.Wait()
-		time.Sleep(5 * time.Second)
+		time.Sleep(7 * time.Second)
 		if _, err := m.Tap(r).Readings(ctx); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(6 * time.Second) // a poll was due in between
+		time.Sleep(4 * time.Second) // a poll was due in between
 		synctest.Wait()
 		if shown := series(t, scrape(t, m))[`berth_device_power_watts{device="GPU-a"}`]; shown != 2 || calls.Load() != 2 {
 			t.Errorf("%d calls of the driver, reading %v shown; want the 2nd", calls.Load(), shown)

@@ -154,10 +154,11 @@ type latest[T any] struct {
 	at    time.Time
 }
 
-// keep reads until ctx ends, but not what someone else has just read.
+// keep reads until ctx ends, but not what someone else has just read. Half a
+// pause, for its own reading before ended a moment after its tick.
 func (l *latest[T]) keep(ctx context.Context, pause time.Duration, read func(context.Context) (T, error)) {
 	every(ctx, pause, func() {
-		if l.age() < pause {
+		if l.age() < pause/2 {
 			return
 		}
 		asked, cancel := context.WithTimeout(ctx, readPatience)
