@@ -188,7 +188,7 @@ func (d *daemon) cleanUp() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for inst, err := range client.All(ctx, d.client.Instances, client.ListOptions{}) {
+	for inst, err := range client.All(ctx, d.client.Instances, client.ListOptions{Workspace: "*"}) {
 		if err != nil {
 			d.t.Errorf("clean up: %v", err)
 			break
@@ -198,7 +198,7 @@ func (d *daemon) cleanUp() {
 		}
 	}
 	d.eventually("all runs are over", func(ctx context.Context) error {
-		for run, err := range client.All(ctx, d.client.Runs, client.ListOptions{}) {
+		for run, err := range client.All(ctx, d.client.Runs, client.ListOptions{Workspace: "*"}) {
 			if err != nil || !run.Phase.Terminal() || run.Unreleased {
 				return fmt.Errorf("run %s is %s (%w)", run.ID, run.Phase, err)
 			}
