@@ -107,7 +107,8 @@ func TestFullDiskOfRaft(t *testing.T) {
 	if pid(t, run) != before {
 		t.Error("the container ended with the daemon")
 	}
-	// It doesn't start either while there is no room, and harms nothing.
+	// While there is no room the next one ends the same way.
+	says(t, d.fails(), "no space left on device", d.data())
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
