@@ -146,7 +146,7 @@ func TestVolumesAreDeletedAsOrdered(t *testing.T) {
 		}
 		release()
 		c.stop("run-1", "user_stop")
-		pass(time.Minute)
+		pass(houseEvery / 2) // once the run has let go, not with the next round
 		if list, _ := h.volumes.List(t.Context()); len(list) != 0 || c.ordered("volume-1") || c.ordered("other") {
 			t.Errorf("volumes: %v", list)
 		}

@@ -175,6 +175,13 @@ func TestStatus(t *testing.T) {
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
 	}
+	facts := r.View().Node(nodeID).Facts
+	facts.GPUMessage = "[gpu] exclude names GPU-x"
+	r.report(workspace.Report{Facts: &facts})
+	s = decode[workspace.Overview](t, r.ask("GET", "status", ""), 200)
+	if !strings.Contains(strings.Join(s.Warnings, "\n"), "node host1: [gpu] exclude names GPU-x") {
+		t.Errorf("warnings %q", s.Warnings)
+	}
 	r.report(workspace.Report{Ready: &workspace.Readiness{Reason: "runtime_unavailable", Message: "containerd is gone"}})
 	s = decode[workspace.Overview](t, r.ask("GET", "status", ""), 200)
 	if s.Nodes.Ready != 0 || !strings.Contains(strings.Join(s.Warnings, "\n"), "host1 is not ready (runtime_unavailable): containerd is gone") {

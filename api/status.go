@@ -63,6 +63,9 @@ func countNode(s *workspace.Overview, n *workspace.Node) {
 	if n.Facts.GPUSource == "simulated" {
 		warn(s, "node %s: its GPUs are SIMULATED, there is no hardware behind them", n.Name)
 	}
+	if told := n.Facts.GPUMessage; told != "" && n.Facts.GPUSource != "none" { // that it has none is no trouble
+		warn(s, "node %s: %s", n.Name, told)
+	}
 	if len(n.Orphans) > 0 {
 		warn(s, "node %s has %d quarantined containers: berth node get %s shows them", n.Name, len(n.Orphans), n.Name)
 	}
