@@ -56,7 +56,7 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	n := networks.Add(1)
 	d := &daemon{
 		t: t, dir: dir, at: filepath.Join(dir, "berth.sock"), args: args,
-		bridge: fmt.Sprintf("berthe2e%d", n), subnet: fmt.Sprintf("10.211.%d.0/24", n%256),
+		bridge: fmt.Sprintf("berthe2e%d", n), subnet: fmt.Sprintf("10.214.%d.0/24", n%256),
 	}
 	d.before = leftovers(t)
 	t.Cleanup(func() {
