@@ -69,7 +69,7 @@ clean: ## what the other targets made here
 	rm -rf bin build
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 prepare-build prepare-run prepare-test prepare-vm: prepare-%:
 	@bash packaging/prepare.sh $*

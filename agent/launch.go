@@ -178,7 +178,7 @@ func (w *worker) start(ctx, act context.Context, in input) {
 // reportRunning says that the container runs, unless it has to get ready first.
 func (w *worker) reportRunning(in input) {
 	if !in.toProbe() {
-		w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs")
+		w.report(in, workspace.PhaseRunning, reasonRunning, "its container runs"+w.progress.moved)
 	}
 }
 

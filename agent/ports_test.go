@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -51,9 +52,13 @@ func TestATakenPortIsReplaced(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *host) {
 		c := h.cluster
 		var told []string
+		running := ""
 		c.reported = func(r workspace.RunReport) {
 			if r.Reason == reasonPortMoved {
 				told = append(told, r.Message)
+			}
+			if r.Phase == workspace.PhaseRunning {
+				running = r.Message
 			}
 		}
 		h.networks.SetPortTaken(30001, true)
@@ -68,6 +73,9 @@ func TestATakenPortIsReplaced(t *testing.T) {
 		}
 		if len(told) != 1 || !strings.Contains(told[0], "ssh") {
 			t.Errorf("told: %v", told)
+		}
+		if !strings.Contains(running, fmt.Sprint(access[1].Port)) {
+			t.Errorf("once it runs, it says %q", running)
 		}
 		d.stop(t)
 		c.check(t)

@@ -67,6 +67,7 @@ func (w *worker) madeReady(in input, on *prepared, moved map[string]int, failure
 			name, port, w.agent.cfg.Facts.Name)
 		w.agent.cfg.Log.Warn("a port of a run is taken; it gets another", "run", w.run, "port", name, "host_port", port)
 		w.explain(in, reasonPortMoved, message)
+		w.progress.moved += "; " + message // who looks for it at its old port looks when it runs
 	}
 	failures = slices.DeleteFunc(failures, func(f *failure) bool { return f == nil })
 	slices.SortStableFunc(failures, func(x, y *failure) int { // what ends the run comes first

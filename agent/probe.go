@@ -59,7 +59,7 @@ func (w *worker) probe(ctx context.Context, in input) {
 			switch {
 			case j.useless(&in):
 			case last == nil:
-				w.report(in, workspace.PhaseRunning, reasonRunning, "its container is ready")
+				w.report(in, workspace.PhaseRunning, reasonRunning, "its container is ready"+w.progress.moved)
 			default:
 				w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonNotReady, redactText(fmt.Sprintf(
 					"not ready after %s: it was waited until %s; the last answer: %v", timeout, describeProbe(p), last), w.secrets))

@@ -29,6 +29,7 @@ type progress struct {
 	image      string          // the reference here that has the pinned digest
 	claimed    bool            // devices are ours, epochs are on disk
 	prepared   *prepared       // volume and network are there
+	moved      string          // which of its ports are published elsewhere than before, as a sentence
 	attached   bool            // there may be an attachment
 	mounted    string          // volume that may be mounted for the run
 	asked      time.Duration   // when the latest answered question was sent

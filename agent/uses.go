@@ -92,11 +92,15 @@ func (u *uses) drop(who string) {
 	}
 }
 
-// letGo drops what who has, and has runs try again that wait for something.
+// letGo drops what who has, and has runs try again that wait for something. A
+// volume that is to be deleted may have waited for a run too.
 func (a *Agent) letGo(who string) {
 	a.uses.drop(who)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(a.purges) > 0 && who != usedBySweep && who != usedByPurge { // those two are of the round that would be woken
+		nudge(a.houseNow)
+	}
 	for _, w := range a.workers {
 		if w.waiting {
 			w.changed = true

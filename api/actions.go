@@ -48,10 +48,16 @@ func (a *API) act(ctx context.Context, in *actionInput, command func(*reader, *w
 	return a.instanceAnswer(ctx, inst.ID, inst)
 }
 
-func (a *API) startInstance(ctx context.Context, in *actionInput) (*object[workspace.Instance], error) {
-	return a.act(ctx, in, func(r *reader, inst *workspace.Instance) (state.Command, error) {
+type startInput struct {
+	Target
+	Scope
+	FreshVolume bool `query:"fresh_volume" doc:"begin with an empty volume; the one it has is detached and follows its storage policy"`
+}
+
+func (a *API) startInstance(ctx context.Context, in *startInput) (*object[workspace.Instance], error) {
+	return a.act(ctx, &actionInput{in.Target, in.Scope}, func(r *reader, inst *workspace.Instance) (state.Command, error) {
 		digest, err := a.repin(ctx, r, inst)
-		return &state.StartInstance{ID: inst.ID, ImageDigest: digest}, err
+		return &state.StartInstance{ID: inst.ID, ImageDigest: digest, FreshVolume: in.FreshVolume}, err
 	})
 }
 

@@ -56,7 +56,7 @@ type ClusterStatus struct {
 	Warnings []string      // sentences for the operator
 }
 
-// Config of the API. All fields but Metrics are needed.
+// Config of the API. All fields but Metrics and Observe are needed.
 type Config struct {
 	Cluster Cluster
 	Version string // of this binary
@@ -66,6 +66,11 @@ type Config struct {
 	// without an id is only a question.
 	Explain func(view state.View, run *workspace.Run) workspace.Placement
 	Metrics http.Handler // serves /metrics; nil: the path is unknown
+	// Observe is told of each request: the pattern that matched, empty for none,
+	// and whether its caller decides how long it lasts (a stream or a long poll).
+	// What it gives is called with the status once it is answered; 0: the handler
+	// said nothing.
+	Observe func(route, method string, lasting bool) func(status int)
 }
 
 // API holds what the handlers share.
@@ -75,6 +80,7 @@ type API struct {
 	nodeID  string
 	log     *slog.Logger
 	explain func(state.View, *workspace.Run) workspace.Placement
+	observe func(route, method string, lasting bool) func(status int)
 
 	socket, public http.Handler
 	openapi        []byte
@@ -95,6 +101,9 @@ func New(c Config) (*API, error) {
 	a := &API{
 		cluster: c.Cluster, version: c.Version, nodeID: c.NodeID, log: c.Log, explain: c.Explain,
 		cursorKey: make([]byte, 32), heartbeat: 15 * time.Second,
+	}
+	if a.observe = c.Observe; a.observe == nil {
+		a.observe = func(string, string, bool) func(int) { return func(int) {} }
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	if _, err := rand.Read(a.cursorKey); err != nil {

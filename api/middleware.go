@@ -61,6 +61,7 @@ func (a *API) around(mux *http.ServeMux, unknown string) http.Handler {
 			r.URL = r.URL.JoinPath("stream")
 		}
 		_, pattern := mux.Handler(r)
+		seen.done = a.observe(routeOf(pattern), r.Method, lasting(r, pattern))
 		if pattern == "" {
 			writeProblem(seen, r, unmatched(mux, seen, r, unknown))
 			return
@@ -75,8 +76,23 @@ func (a *API) around(mux *http.ServeMux, unknown string) http.Handler {
 	})
 }
 
+// routeOf is a pattern of the mux without its method.
+func routeOf(pattern string) string {
+	if _, path, ok := strings.Cut(pattern, " "); ok {
+		return path
+	}
+	return pattern
+}
+
+// lasting: how long the request takes is up to who made it.
+func lasting(r *http.Request, pattern string) bool {
+	return streamedBodies[pattern] || strings.HasSuffix(pattern, "/stream") || strings.HasSuffix(pattern, "/wait") ||
+		r.URL.Query().Get("follow") == "true" || r.Header.Get("Upgrade") != ""
+}
+
 // finish logs a request and turns a panic into an answer.
 func (a *API) finish(w *observer, r *http.Request, began time.Time) {
+	defer w.observed()
 	log := a.log.With("request_id", requestOf(r.Context()).id, "method", r.Method, "path", r.URL.Path)
 	if p := recover(); p != nil {
 		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
@@ -99,6 +115,13 @@ func (a *API) finish(w *observer, r *http.Request, began time.Time) {
 type observer struct {
 	http.ResponseWriter
 	status int
+	done   func(status int) // nil: nobody was told that the request began
+}
+
+func (o *observer) observed() {
+	if o.done != nil {
+		o.done(o.status)
+	}
 }
 
 func (o *observer) WriteHeader(status int) {

@@ -37,9 +37,10 @@ func (a *API) pin(ctx context.Context, r *reader, image string) (string, error) 
 	case ctx.Err() != nil:
 		return "", ctx.Err()
 	}
+	registry := workspace.RegistryOf(image)
 	return "", workspace.InvalidField("template.image",
-		"image %q is on no node (%s), nor does registry %s give it (%s): berth image import FILE brings it to a node, berth registry login HOST logs in to a registry",
-		image, r.looked(), workspace.RegistryOf(image), problemOf(err).Detail)
+		"image %q is on no node (%s), nor does registry %s give it (%s): berth image import FILE brings it to a node, berth registry login %s logs in to the registry",
+		image, r.looked(), registry, problemOf(err).Detail, registry)
 }
 
 // pinned is the digest of an image that a node has, empty when none has it.

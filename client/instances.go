@@ -30,6 +30,13 @@ func (c *Client) StartInstance(ctx context.Context, ref string) (*workspace.Inst
 	return c.act(ctx, ref, "start")
 }
 
+// StartFresh is StartInstance with an empty volume: the one the instance has is
+// detached and follows its storage policy.
+func (c *Client) StartFresh(ctx context.Context, ref string) (*workspace.Instance, error) {
+	return one[workspace.Instance](ctx, c, request{method: http.MethodPost, path: path("instances", ref, "start"),
+		query: url.Values{"fresh_volume": {"true"}}})
+}
+
 // StopInstance stops an instance; a stopped one stays as it is.
 func (c *Client) StopInstance(ctx context.Context, ref string) (*workspace.Instance, error) {
 	return c.act(ctx, ref, "stop")

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -63,6 +64,7 @@ type Cluster struct {
 	keys   *keyring
 	nodes  registry
 	opened time.Time
+	led    atomic.Uint64 // terms
 
 	leads     chan bool // leadership won and lost, in order
 	proposals chan *proposal

@@ -14,6 +14,7 @@ type Status struct {
 	Role              string // "leader", "follower", "candidate" or "stopped"
 	Leader            string // node id, empty when none is known
 	Term              uint64
+	TermsLed          uint64 // that this server has led since it was opened
 	CommitIndex       uint64
 	AppliedIndex      uint64 // of the last command that the state holds
 	LastSnapshotIndex uint64
@@ -25,7 +26,7 @@ type Status struct {
 func (c *Cluster) Status() Status {
 	_, leader := c.raft.LeaderWithID()
 	s := Status{
-		NodeID: c.cfg.NodeID, Name: c.cfg.Name, Leader: string(leader), Term: c.raft.CurrentTerm(),
+		NodeID: c.cfg.NodeID, Name: c.cfg.Name, Leader: string(leader), Term: c.raft.CurrentTerm(), TermsLed: c.led.Load(),
 		CommitIndex: c.raft.CommitIndex(), AppliedIndex: c.View().Index(),
 	}
 	// Raft tells this number in no other way; it is always one.

@@ -55,6 +55,7 @@ func (c *Cluster) runTerm(ctx context.Context) {
 		return
 	}
 	c.log.Info("leading", "node", c.cfg.NodeID, "term", number)
+	c.led.Add(1)
 	c.setReady()
 	clock := termClock{now: c.cfg.Now, start: c.cfg.Now()}
 	inflight := make(chan *proposal, maxBatch)

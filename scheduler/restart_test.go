@@ -151,3 +151,29 @@ func TestStorageInView(t *testing.T) {
 		t.Errorf("the node: %+v", view.Nodes[0])
 	}
 }
+
+// A fresh volume in place of a lost one, which changes no run, wakes the loop.
+func TestLoopIsWokenByVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica(t, 1)
+		next := r.putOff("/home")
+		r.report(workspace.Report{Volumes: []workspace.VolumeReport{{ID: "again", Made: true}}})
+		r.report(workspace.Report{Volumes: []workspace.VolumeReport{{ID: "again", Gone: true}}})
+		r.apply(workspace.RoleClusterAdmin, "root", &state.StartInstance{ID: "i-again", Run: "x"})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			if err := newLoop(r).Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		// It changes the volume and the instance, and no run, node or device.
+		r.apply(workspace.RoleClusterAdmin, "root", &state.StartInstance{ID: "i-again", Run: "x", FreshVolume: true})
+		synctest.Wait()
+		if run := r.View().Run(next.ID); run.Phase != workspace.PhaseAssigned || run.Volume != next.ID {
+			t.Errorf("it is %s on volume %q: %s", run.Phase, run.Volume, run.Message)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

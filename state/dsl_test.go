@@ -293,7 +293,7 @@ func parseOn(t testing.TB, on string) *Suggestion {
 	return s
 }
 
-// buildReport: facts, gpus=UUID[:TYPE[:MiB]][<PARENT],… ready not-ready=reason
+// buildReport: facts, gpus=UUID[:TYPE[:MiB[:UNUSABLE]]][<PARENT],… ready not-ready=reason
 // run=ID[@epoch]:phase released=GPU/run[@epoch] stuck=… orphans=container:GPU
 // health=GPU:health:reason boot= t=
 func (w *world) buildReport(l *line) Command {
@@ -376,13 +376,10 @@ func parseInventory(t testing.TB, text string) *gpu.Inventory {
 			break
 		}
 		g, parent, _ := strings.Cut(g, "<")
-		p := append(strings.Split(g, ":"), "A100-SXM4-80GB", "81920")
-		switch len(p) {
-		case 4: // UUID:TYPE
-			p[2] = "81920"
-		}
+		p := strings.Split(g, ":")
+		p = append(p, []string{"", "A100-SXM4-80GB", "81920", ""}[min(len(p), 4):]...)
 		inv.Devices = append(inv.Devices, gpu.Info{UUID: p[0], Index: i, Type: p[1], Vendor: "NVIDIA",
-			MemoryMiB: number(t, p[2]), Parent: parent})
+			MemoryMiB: number(t, p[2]), Unusable: p[3], Parent: parent})
 	}
 	return inv
 }

@@ -60,7 +60,7 @@ func volumeHinders(in reader, run *workspace.Run) (reason, message string) {
 	node := nodeName(in, v.Node)
 	if v.Lost() {
 		return workspace.ReasonVolumeLost, fmt.Sprintf(
-			"its volume %s isn't on node %s any more: bring that disk back, or start the instance with a fresh volume", v.ID, node)
+			"its volume %s isn't on node %s any more: bring that disk back, or start the instance with an empty one (berth instance start --fresh-volume)", v.ID, node)
 	}
 	if user := volumeUser(in, v); user != nil {
 		return reasonVolume, fmt.Sprintf("its volume is in use by run %s, which is %s: it waits until node %s has confirmed that nothing of it is left",

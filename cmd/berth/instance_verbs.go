@@ -132,14 +132,25 @@ func (a *app) instanceAction(c cobra.Command, act action) *cobra.Command {
 }
 
 func (a *app) instanceStart() *cobra.Command {
-	return a.instanceAction(cobra.Command{
+	var fresh bool
+	cmd := a.instanceAction(cobra.Command{
 		Use:   "start NAME...",
 		Short: "Start stopped or failed instances",
 		Long: `Starts instances that are stopped or failed; running ones stay as they are. When
-no GPU is free the instance waits its turn: berth instance explain says why.`,
+no GPU is free the instance waits its turn: berth instance explain says why.
+
+--fresh-volume begins with an empty volume, for one that is lost or whose node is
+away. The old one is detached: berth volume ls shows it until its policy ends.`,
 		Example: `  berth instance start demo
   berth instance start demo --wait --timeout 2m`,
-	}, action{do: (*client.Client).StartInstance, phase: "running"})
+	}, action{do: func(cl *client.Client, ctx context.Context, ref string) (*workspace.Instance, error) {
+		if fresh {
+			return cl.StartFresh(ctx, ref)
+		}
+		return cl.StartInstance(ctx, ref)
+	}, phase: "running"})
+	cmd.Flags().BoolVar(&fresh, "fresh-volume", false, "begin with an empty volume; the old one is detached")
+	return cmd
 }
 
 func (a *app) instanceStop() *cobra.Command {

@@ -82,7 +82,7 @@ func clearContainers(ctx context.Context, c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer host.Close()
+	defer func() { _ = host.Close() }()
 	list, err := host.List(ctx)
 	errs := []error{err}
 	for _, container := range list {

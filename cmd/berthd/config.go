@@ -96,6 +96,7 @@ type MetricsConfig struct {
 	TLSCert    string `toml:"tls_cert" help:"certificate (PEM) of that address; empty: plain HTTP"`
 	TLSKey     string `toml:"tls_key" help:"its key (PEM)"`
 	BearerFile string `toml:"bearer_file" help:"file with the token that a scrape must bring; empty: none"`
+	DCGM       bool   `toml:"dcgm" help:"readings of GPUs also under the names of dcgm-exporter; for hosts where that doesn't run"`
 }
 
 // RegistryConfig says how one registry is reached.

@@ -60,6 +60,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"no UUID", "[gpu]\nexclude = [\"0\"]\n", nil, []string{"[gpu]", "\"0\"", "nvidia-smi -L"}},
 		{"metrics address", "[metrics]\nlisten = \"here\"\n", nil, []string{"metrics.listen"}},
 		{"metrics key", "[metrics]\nlisten = \"0.0.0.0:7182\"\ntls_cert = \"a\"\n", nil, []string{"metrics.tls_key"}},
+		{"metrics for nobody", "[metrics]\nbearer_file = \"/a\"\n", nil, []string{"metrics.listen", "bearer_file"}},
 		{"registry twice", "[[registry]]\nhost = \"a\"\n[[registry]]\nhost = \"a\"\n", nil, []string{"[[registry]]", "once"}},
 		{"mirror", "[[registry]]\nhost = \"a\"\nmirrors = [\"b\"]\n", nil, []string{"mirror \"b\""}},
 		{"negative size", "[reserve]\nmemory_mib = -1\n", nil, []string{"[reserve]", "negative"}},

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -18,8 +20,9 @@ type entries struct {
 	t     testing.TB
 	store *state.Store
 	clock func() time.Time
+	mu    sync.Mutex
 	index uint64
-	swept int
+	swept atomic.Int64
 }
 
 func newEntries(t testing.TB) *entries {
@@ -34,6 +37,8 @@ func newEntries(t testing.TB) *entries {
 
 func (l *entries) apply(role workspace.Role, principal string, cmd state.Command) {
 	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.index++
 	entry, err := state.Encode(cmd, state.Caller{Role: role, Principal: principal}, l.clock())
 	if err != nil {
@@ -46,7 +51,7 @@ func (l *entries) apply(role workspace.Role, principal string, cmd state.Command
 }
 
 func (l *entries) propose(_ context.Context, cmd state.Command) error {
-	l.swept++
+	l.swept.Add(1)
 	l.apply(workspace.RoleSystem, "", cmd)
 	return nil
 }
@@ -109,8 +114,8 @@ func TestSweeper(t *testing.T) {
 			} {
 				time.Sleep(time.Until(began.Add(step.at)))
 				synctest.Wait()
-				if l.swept != step.count || !step.is() {
-					t.Errorf("%s: after %s, %d entries: %+v", name, step.at, l.swept, volume())
+				if swept := int(l.swept.Load()); swept != step.count || !step.is() {
+					t.Errorf("%s: after %s, %d entries: %+v", name, step.at, swept, volume())
 				}
 			}
 			cancel()

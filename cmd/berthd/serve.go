@@ -31,27 +31,46 @@ func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	}
 	defer unlock()
 	// The sockets come first: when they are taken, nothing else was touched.
-	socket, err := listenSocket(c.Socket, log)
+	on, err := listen(c, log)
 	if err != nil {
-		return err
-	}
-	public, err := listenPublic(c.HTTPListen)
-	if err != nil {
-		_ = socket.Close()
 		return err
 	}
 	p, err := wire(ctx, c, log)
 	if err != nil {
-		_ = socket.Close()
-		if public != nil {
-			_ = public.Close()
-		}
+		on.close()
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	log.Info("berthd runs", "version", version, "node", p.node, "data_dir", c.DataDir, "socket", socket.Addr().String(),
+	log.Info("berthd runs", "version", version, "node", p.node, "data_dir", c.DataDir, "socket", on.socket.Addr().String(),
 		"pid", os.Getpid())
-	return p.run(ctx, socket, public)
+	return p.run(ctx, on)
+}
+
+// listeners are where the daemon is asked; all but the socket may be nil.
+type listeners struct{ socket, public, metrics net.Listener }
+
+func (l *listeners) close() {
+	for _, one := range []net.Listener{l.socket, l.public, l.metrics} {
+		if one != nil {
+			_ = one.Close()
+		}
+	}
+}
+
+func listen(c Config, log *slog.Logger) (*listeners, error) {
+	l := &listeners{}
+	var err error
+	if l.socket, err = listenSocket(c.Socket, log); err != nil {
+		return nil, err
+	}
+	if l.public, err = listenPublic(c.HTTPListen); err == nil {
+		l.metrics, err = listenMetrics(c.Metrics, component(log, "metrics"))
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
 }
 
 func listenPublic(address string) (net.Listener, error) {
@@ -68,20 +87,20 @@ func listenPublic(address string) (net.Listener, error) {
 // run runs all parts. Each ends with ctx; the first that ends with an error
 // ends the others. The cluster goes last, so that the agent's last reports and
 // answers in hand still find it.
-func (p *parts) run(ctx context.Context, socket, public net.Listener) error {
+func (p *parts) run(ctx context.Context, on *listeners) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	clusterCtx, endCluster := context.WithCancel(context.WithoutCancel(ctx))
 	defer endCluster()
 	parts.Go(func() error { return p.cluster.Run(clusterCtx) })
 	parts.Go(func() error {
 		defer endCluster()
-		return p.runUsers(ctx, socket, public)
+		return p.runUsers(ctx, on)
 	})
 	return parts.Wait()
 }
 
 // runUsers runs the parts that stand on the cluster.
-func (p *parts) runUsers(ctx context.Context, socket, public net.Listener) error {
+func (p *parts) runUsers(ctx context.Context, on *listeners) error {
 	users, ctx := errgroup.WithContext(ctx)
 	users.Go(func() error {
 		if !p.caughtUp(ctx) {
@@ -89,10 +108,17 @@ func (p *parts) runUsers(ctx context.Context, socket, public net.Listener) error
 		}
 		return p.agent.Run(ctx)
 	})
-	users.Go(func() error { return p.serveHTTP(ctx, socket, p.api.Socket(), withPeer(p.log)) })
-	if public != nil {
-		users.Go(func() error { return p.serveHTTP(ctx, public, p.api.Public(), nil) })
+	users.Go(func() error { return p.serveHTTP(ctx, on.socket, p.api.Socket(), withPeer(p.log)) })
+	if on.public != nil {
+		users.Go(func() error { return p.serveHTTP(ctx, on.public, p.api.Public(), nil) })
 	}
+	if on.metrics != nil {
+		log := component(p.log, "metrics")
+		users.Go(func() error {
+			return serveMetrics(ctx, on.metrics, remoteMetrics(p.metrics.Handler(), p.config.Metrics.BearerFile, log), log)
+		})
+	}
+	users.Go(func() error { return p.metrics.Run(ctx) })
 	users.Go(func() error { return p.runtime.Supervise(ctx) })
 	users.Go(func() error { return watchdog(ctx, p.log, p.alive) })
 	users.Go(func() error { return p.announce(ctx) })

@@ -87,6 +87,9 @@ func (i *ImagesConfig) validate() error {
 
 func (m *MetricsConfig) validate() error {
 	if m.Listen == "" {
+		if m.TLSCert != "" || m.TLSKey != "" || m.BearerFile != "" {
+			return errors.New("config: metrics.tls_cert, tls_key and bearer_file are of no use without metrics.listen, such as 0.0.0.0:7182")
+		}
 		return nil
 	}
 	if _, err := netip.ParseAddrPort(m.Listen); err != nil {

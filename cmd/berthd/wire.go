@@ -35,6 +35,7 @@ type parts struct {
 	volumes *volume.Volumes
 	network *network.Networks
 	cluster *cluster.Cluster
+	metrics *metrics.Metrics
 	agent   *agent.Agent
 	api     *api.API
 }
@@ -72,6 +73,7 @@ func (p *parts) open(ctx context.Context) (err error) {
 		return err
 	}
 	p.simulateLoad()
+	p.metrics = metrics.New(p.metricsConfig())
 	if err := p.newAgent(facts); err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
 		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network,
-		GPU: p.gpus, DeviceOf: p.device, Facts: facts, Boottime: boottime,
+		GPU: p.metrics.Tap(p.gpus), DeviceOf: p.device, Facts: facts, Boottime: boottime,
 		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
 		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
 		KeepLogs: time.Duration(c.Logs.KeepDays) * 24 * time.Hour,
@@ -115,25 +117,9 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 func (p *parts) newAPI() (err error) {
 	p.api, err = api.New(api.Config{
 		Cluster: apiCluster{p.cluster}, Version: version, NodeID: p.node, Log: component(p.log, "api"),
-		Explain: explain, Metrics: metrics.Handler(p.metrics()),
+		Explain: explain, Metrics: p.metrics.Handler(), Observe: p.metrics.Observe,
 	})
 	return err
-}
-
-func (p *parts) metrics() metrics.Config {
-	return metrics.Config{
-		Version: version, View: p.cluster.View,
-		Raft: func() metrics.Raft {
-			s := p.cluster.Status()
-			return metrics.Raft{Leader: s.Leader == p.node, HasLeader: s.Leader != "", Term: s.Term,
-				CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex}
-		},
-		Agent: func() metrics.Agent {
-			s := p.agent.Stats()
-			return metrics.Agent{Starts: s.Starts, Adoptions: s.Adoptions, Ends: s.Ends, Kills: s.Kills, Reaped: s.Reaped,
-				Reports: s.Reports, ReportFailures: s.ReportFailures, Orphans: s.Orphans}
-		},
-	}
 }
 
 // close lets go of what was opened, in the opposite order.

@@ -33,10 +33,9 @@ type Fake struct {
 	disk       runtime.DiskUse
 	devices    map[string]bool
 	containers map[string]*container
-	failures   map[string][]error
-	gates      map[string]chan struct{}
-	programs   map[string]Program
-	nextPid    int
+	orders
+	programs map[string]Program
+	nextPid  int
 }
 
 var _ runtime.Runtime = (*Fake)(nil)
@@ -57,8 +56,6 @@ func New(references ...string) *Fake {
 		disk:       runtime.DiskUse{Used: 10 << 30, Total: 100 << 30},
 		devices:    map[string]bool{},
 		containers: map[string]*container{},
-		failures:   map[string][]error{},
-		gates:      map[string]chan struct{}{},
 		programs:   map[string]Program{},
 		nextPid:    1000,
 	}
@@ -75,29 +72,6 @@ func (f *Fake) AddImage(reference string) runtime.Image {
 	image := runtime.Image{Reference: reference, Digest: digestOf([]byte(reference)), Size: 1}
 	f.images[reference] = image
 	return image
-}
-
-// FailNext makes the next call of a method, such as "Create", return err and do
-// nothing. Called twice, the next two calls fail.
-func (f *Fake) FailNext(method string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failures[method] = append(f.failures[method], err)
-}
-
-// Block makes calls of a method wait, before they do anything, until release is
-// called or their context ends.
-func (f *Fake) Block(method string) (release func()) {
-	gate := make(chan struct{})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gates[method] = gate
-	return sync.OnceFunc(func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.gates, method)
-		close(gate)
-	})
 }
 
 // Exit ends a running container with the code. It panics when there is none: the
@@ -143,30 +117,6 @@ func (f *Fake) mustHave(id string) *container {
 		panic("runtimetest: no container " + id)
 	}
 	return c
-}
-
-// enter is the start of every method: it waits at the gate, and takes the
-// failure that was ordered.
-func (f *Fake) enter(ctx context.Context, method string) error {
-	f.mu.Lock()
-	gate := f.gates[method]
-	f.mu.Unlock()
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-ctx.Done():
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if ordered := f.failures[method]; len(ordered) > 0 {
-		f.failures[method] = ordered[1:]
-		return ordered[0]
-	}
-	return nil
 }
 
 // Info implements runtime.Runtime.

@@ -21,7 +21,7 @@ import (
 type FakeNetworks struct {
 	dir    string
 	subnet netip.Prefix
-	orders *Fake // keeps the ordered failures and gates
+	orders
 
 	mu       sync.Mutex
 	attached map[string]fakeAttachment
@@ -47,18 +47,10 @@ type fakePort struct {
 // below dir.
 func NewFakeNetworks(dir string) *FakeNetworks {
 	return &FakeNetworks{
-		dir: dir, subnet: netip.MustParsePrefix("10.89.0.0/16"), orders: New(),
+		dir: dir, subnet: netip.MustParsePrefix("10.89.0.0/16"),
 		attached: map[string]fakeAttachment{}, taken: map[int]bool{}, served: map[fakePort]func(net.Conn){},
 	}
 }
-
-// FailNext makes the next call of a method, such as "Attach", return err and do
-// nothing. Called twice, the next two calls fail.
-func (f *FakeNetworks) FailNext(method string, err error) { f.orders.FailNext(method, err) }
-
-// Block makes calls of a method wait, before they do anything, until release is
-// called or their context ends.
-func (f *FakeNetworks) Block(method string) (release func()) { return f.orders.Block(method) }
 
 // SetSubnet makes later addresses come from this network, whose first address is
 // the host's.
@@ -113,7 +105,7 @@ func (f *FakeNetworks) Attached(id string) (spec runtime.NetworkSpec, ok bool) {
 
 // Attach implements runtime.Networks.
 func (f *FakeNetworks) Attach(ctx context.Context, spec runtime.NetworkSpec) (runtime.Attachment, error) {
-	if err := f.orders.enter(ctx, "Attach"); err != nil {
+	if err := f.enter(ctx, "Attach"); err != nil {
 		return runtime.Attachment{}, err
 	}
 	f.mu.Lock()
@@ -202,7 +194,7 @@ func (f *FakeNetworks) write(spec runtime.NetworkSpec, address string) (runtime.
 
 // Detach implements runtime.Networks.
 func (f *FakeNetworks) Detach(ctx context.Context, id string) error {
-	if err := f.orders.enter(ctx, "Detach"); err != nil {
+	if err := f.enter(ctx, "Detach"); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -216,7 +208,7 @@ func (f *FakeNetworks) Detach(ctx context.Context, id string) error {
 
 // List implements runtime.Networks.
 func (f *FakeNetworks) List(ctx context.Context) ([]string, error) {
-	if err := f.orders.enter(ctx, "List"); err != nil {
+	if err := f.enter(ctx, "List"); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -226,7 +218,7 @@ func (f *FakeNetworks) List(ctx context.Context) ([]string, error) {
 
 // Dial implements runtime.Networks: what SetDial gave, else what Serve serves.
 func (f *FakeNetworks) Dial(ctx context.Context, id string, port int) (net.Conn, error) {
-	if err := f.orders.enter(ctx, "Dial"); err != nil {
+	if err := f.enter(ctx, "Dial"); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -248,7 +240,7 @@ func (f *FakeNetworks) Dial(ctx context.Context, id string, port int) (net.Conn,
 
 // Repair implements runtime.Networks.
 func (f *FakeNetworks) Repair(ctx context.Context) ([]string, error) {
-	if err := f.orders.enter(ctx, "Repair"); err != nil {
+	if err := f.enter(ctx, "Repair"); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()

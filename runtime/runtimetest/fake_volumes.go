@@ -23,10 +23,9 @@ import (
 type FakeVolumes struct {
 	dir string
 
-	mu       sync.Mutex
-	volumes  map[string]*fakeVolume
-	failures map[string][]error
-	gates    map[string]chan struct{}
+	mu      sync.Mutex
+	volumes map[string]*fakeVolume
+	orders
 }
 
 var _ runtime.Volumes = (*FakeVolumes)(nil)
@@ -43,34 +42,9 @@ type fakeVolume struct {
 // that may not exist yet.
 func NewFakeVolumes(dir string) *FakeVolumes {
 	return &FakeVolumes{
-		dir:      dir,
-		volumes:  map[string]*fakeVolume{},
-		failures: map[string][]error{},
-		gates:    map[string]chan struct{}{},
+		dir:     dir,
+		volumes: map[string]*fakeVolume{},
 	}
-}
-
-// FailNext makes the next call of a method, such as "Mount", return err and do
-// nothing. Called twice, the next two calls fail.
-func (f *FakeVolumes) FailNext(method string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failures[method] = append(f.failures[method], err)
-}
-
-// Block makes calls of a method wait, before they do anything, until release is
-// called or their context ends.
-func (f *FakeVolumes) Block(method string) (release func()) {
-	gate := make(chan struct{})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gates[method] = gate
-	return sync.OnceFunc(func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.gates, method)
-		close(gate)
-	})
 }
 
 // Hold makes a volume be in use, as by an open file, until release is called.
@@ -246,30 +220,6 @@ func (f *FakeVolumes) List(ctx context.Context) ([]runtime.Volume, error) {
 
 func (f *FakeVolumes) path(id string) string   { return filepath.Join(f.dir, "mounts", id) }
 func (f *FakeVolumes) hidden(id string) string { return filepath.Join(f.dir, "unmounted", id) }
-
-// enter is the start of every method: it waits at the gate, and takes the
-// failure that was ordered.
-func (f *FakeVolumes) enter(ctx context.Context, method string) error {
-	f.mu.Lock()
-	gate := f.gates[method]
-	f.mu.Unlock()
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-ctx.Done():
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if ordered := f.failures[method]; len(ordered) > 0 {
-		f.failures[method] = ordered[1:]
-		return ordered[0]
-	}
-	return nil
-}
 
 var volumeID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 

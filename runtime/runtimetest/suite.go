@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"berth/runtime"
 )
 
@@ -84,12 +82,7 @@ func Suite(t *testing.T, host Host) {
 		{"exec in a killed container", (*suite).execKilled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := host.Leftovers(t)
-			t.Cleanup(func() { // after those of the test
-				if diff := cmp.Diff(before, host.Leftovers(t)); diff != "" {
-					t.Errorf("left on the host (-before +after):\n%s", diff)
-				}
-			})
+			leavesNothing(t, host.Leftovers)
 			test.run(s, t)
 		})
 	}

@@ -62,12 +62,7 @@ func NetworkSuite(t *testing.T, host NetworkHost) {
 		{"several at once", (*networkSuite).several},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := host.Leftovers(t)
-			t.Cleanup(func() { // after those of the test
-				if diff := cmp.Diff(before, host.Leftovers(t)); diff != "" {
-					t.Errorf("left on the host (-before +after):\n%s", diff)
-				}
-			})
+			leavesNothing(t, host.Leftovers)
 			test.run(s, t)
 		})
 	}

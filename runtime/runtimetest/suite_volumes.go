@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"berth/runtime"
@@ -58,12 +57,7 @@ func VolumesSuite(t *testing.T, host VolumesHost) {
 		{"many at once", (*volumesSuite).manyAtOnce},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := host.Leftovers(t)
-			t.Cleanup(func() { // after those of the test
-				if diff := cmp.Diff(before, host.Leftovers(t)); diff != "" {
-					t.Errorf("left on the host (-before +after):\n%s", diff)
-				}
-			})
+			leavesNothing(t, host.Leftovers)
 			test.run(s, t)
 		})
 	}

@@ -56,7 +56,7 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	n := networks.Add(1)
 	d := &daemon{
 		t: t, dir: dir, at: filepath.Join(dir, "berth.sock"), args: args,
-		bridge: fmt.Sprintf("berthe2e%d", n), subnet: fmt.Sprintf("10.214.%d.0/24", n%256),
+		bridge: fmt.Sprintf("berthe2e%d", n), subnet: fmt.Sprintf("10.212.%d.0/24", n%256),
 	}
 	d.before = leftovers(t)
 	t.Cleanup(func() {
@@ -188,7 +188,7 @@ func (d *daemon) cleanUp() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for inst, err := range client.All(ctx, d.client.Instances, client.ListOptions{}) {
+	for inst, err := range client.All(ctx, d.client.Instances, client.ListOptions{Workspace: "*"}) {
 		if err != nil {
 			d.t.Errorf("clean up: %v", err)
 			break
@@ -198,7 +198,7 @@ func (d *daemon) cleanUp() {
 		}
 	}
 	d.eventually("all runs are over", func(ctx context.Context) error {
-		for run, err := range client.All(ctx, d.client.Runs, client.ListOptions{}) {
+		for run, err := range client.All(ctx, d.client.Runs, client.ListOptions{Workspace: "*"}) {
 			if err != nil || !run.Phase.Terminal() || run.Unreleased {
 				return fmt.Errorf("run %s is %s (%w)", run.ID, run.Phase, err)
 			}

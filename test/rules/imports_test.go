@@ -52,6 +52,7 @@ var adapters = map[string]string{ // import path prefix → package
 	"github.com/NVIDIA/":                  "gpu/nvml",
 	"github.com/hashicorp/raft":           "cluster",
 	"github.com/prometheus/client_golang": "metrics",
+	"github.com/vishvananda/netlink":      "runtime/network",
 }
 
 func row(dir string) (allowed []string, ok bool) {

@@ -125,7 +125,7 @@ func (m *machine) shIn(ctx context.Context, input io.Reader, script string, args
 	if err != nil {
 		return "", fmt.Errorf("log in: %w", err)
 	}
-	defer session.Close()
+	defer func() { _ = session.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = session.Close() })()

@@ -15,6 +15,7 @@ var steps = []step{
 	{"a bare Debian boots, with systemd, cgroup v2 and AppArmor", bootBare},
 	{"apt installs the package; berthd is ready", install},
 	{"the units have no unknown keys", verifyUnits},
+	{"berth doctor finds nothing to mend", doctor},
 	{"an instance with 1 GPU, 1 core and 256 MiB runs", runBox},
 	{"its limits are those of its cgroup (v2)", limits},
 	{"it opens its own GPU and no other", devices},
@@ -60,6 +61,11 @@ func verifyUnits(ctx context.Context, p *proof) error {
 		err = errors.New(out)
 	}
 	return err
+}
+
+// doctor ends with 0 when no check fails; warnings are about this host's age.
+func doctor(ctx context.Context, p *proof) error {
+	return p.expect(ctx, "berthd", "berth doctor")
 }
 
 // simulate gives the host GPUs, by a drop-in as an operator would.
@@ -286,7 +292,8 @@ func purge(ctx context.Context, p *proof) error {
 	const left = `ls -d /var/lib/berth /etc/berth/berthd.toml /run/berth 2>/dev/null || true
 ctr -n berth containers ls -q; ctr -n berth snapshots ls | tail -n +2; grep -h berth /proc/mounts || true
 kill -0 %s 2>/dev/null && echo the container lives || true
-ip -o link show type bridge | grep berth || true`
+ip -o link show type bridge | grep berth || true
+nft list tables | grep berth || true; iptables -S | grep BERTH || true`
 	out, err := p.sh(ctx, left, p.pid)
 	if err == nil && out != "" {
 		err = fmt.Errorf("left after purge:\n%s", out)
