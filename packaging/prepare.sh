@@ -8,7 +8,7 @@
 #   prepare.sh build   Go, and a C compiler: berthd calls the GPU driver's library
 #   prepare.sh run     + root, git, containerd, runc, iptables, nftables, e2fsprogs, a
 #                      static busybox
-#   prepare.sh test    + iproute2, ssh, promtool
+#   prepare.sh test    + iproute2, ssh, promtool, mmdebstrap, a Chromium
 #   prepare.sh vm      what run has, mmdebstrap and qemu
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
@@ -59,12 +59,27 @@ missing_packages() {
 	[[ -e /bin/busybox ]] || echo busybox-static
 	PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs # e2fsck and resize2fs too
 	if [[ $1 == vm ]]; then
-		command -v mmdebstrap >/dev/null || echo mmdebstrap
+		missing_bootstrap
 		command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
 	fi
 	[[ $1 == test ]] || return 0
 	command -v ip >/dev/null || echo iproute2
 	command -v ssh >/dev/null || echo openssh-client
+	missing_bootstrap
+	missing_browser
+}
+
+missing_bootstrap() {
+	command -v mmdebstrap >/dev/null || echo mmdebstrap
+}
+
+# missing_browser: any Chromium will do; the one without a window is the smallest.
+missing_browser() {
+	local name
+	for name in chromium-headless-shell chromium google-chrome; do
+		command -v "$name" >/dev/null && return
+	done
+	echo chromium-headless-shell
 }
 
 # check_compiler installs what berthd is compiled with, where that is allowed.
