@@ -209,12 +209,15 @@ if [[ -n $real ]] && command -v nvidia-smi >/dev/null; then show nvidia-smi -L; 
 
 say "a file on its volume, read through its published port"
 show "$BERTH" exec gpu-box -- /bin/sh -c 'echo "written before the stop" >/workspace/index.html; df -h /workspace'
-# fetch: the page, as a user of this host gets it.
-fetch() {
+# where: the address of the page. fetch: what a user of this host reads there.
+where() {
   "$BERTH" instance access gpu-box -o json >"$dir/access.json"
   url=$(field "$dir/access.json" url)
+}
+fetch() {
   if command -v curl >/dev/null; then curl -sS --max-time 10 "$url" 2>&1; else "${BERTH_BUSYBOX:-/bin/busybox}" wget -qO- -T 10 "$url" 2>&1; fi
 }
+where
 said=$(fetch) || die "$url says '$said'"
 equals "$url" "written before the stop" "$said"
 first_url=$url
@@ -257,6 +260,7 @@ show "$BERTH" instance start gpu-box --wait --timeout 20s
 look
 [[ $run != "$old_run" ]] || die "the second start is still run $run"
 ok "a new run, PID $pid"
+where
 said=$(fetch) || die "$url says '$said'"
 equals "the address of the page" "$first_url" "$url"
 equals "what the volume kept" "written before the stop" "$said"

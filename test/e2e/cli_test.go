@@ -25,8 +25,8 @@ type result struct {
 	stdout, stderr string
 }
 
-// berth runs berth with this on its standard input, within a minute.
-func (d *daemon) berth(stdin string, args ...string) result {
+// types runs berth with this on its standard input, within a minute.
+func (d *daemon) types(stdin string, args ...string) result {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
 	defer cancel()
@@ -45,7 +45,7 @@ func (d *daemon) berth(stdin string, args ...string) result {
 // does runs a command of berth that must work, and gives its output.
 func (d *daemon) does(args ...string) string {
 	d.t.Helper()
-	r := d.berth("", args...)
+	r := d.types("", args...)
 	if r.code != 0 {
 		d.t.Fatalf("berth %q: exit code %d\n%s%s", args, r.code, r.stdout, r.stderr)
 	}

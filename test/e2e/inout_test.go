@@ -6,10 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,10 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"golang.org/x/sys/unix"
 
 	"berth/gpu"
@@ -60,19 +54,19 @@ func TestInAndOut(t *testing.T) {
 }
 
 func checkExec(t *testing.T, d *daemon) {
-	r := d.berth("", "exec", "box", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+	r := d.types("", "exec", "box", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
 	if r != (result{7, "out\n", "err\n"}) {
 		t.Errorf("exec: %+v", r)
 	}
 	big := strings.Repeat("0123456789abcde\n", 1<<16)
-	if r := d.berth(big, "exec", "-i", "box", "--", "cat"); r.code != 0 || r.stdout != big {
+	if r := d.types(big, "exec", "-i", "box", "--", "cat"); r.code != 0 || r.stdout != big {
 		t.Errorf("a pipe of %d bytes gave %d, exit code %d: %s", len(big), len(r.stdout), r.code, r.stderr)
 	}
 	equal(t, "a variable and a directory", d.does("exec", "-e", "COLOUR=red", "--dir", "/etc", "box", "--", "sh", "-c", "echo $COLOUR; pwd"), "red\n/etc\n")
-	r = d.berth("", "exec", "box", "--", "no-such-program")
+	r = d.types("", "exec", "box", "--", "no-such-program")
 	says(t, r.stderr, "no-such-program")
 	equal(t, "the exit code of a program that isn't there", r.code, 2)
-	equal(t, "exec into nothing", d.berth("", "exec", "nobody", "--", "true").code, 3)
+	equal(t, "exec into nothing", d.types("", "exec", "nobody", "--", "true").code, 3)
 }
 
 // terminal is a pseudo-terminal: what a user sees and types, and what the program
@@ -116,8 +110,9 @@ func checkTerminal(t *testing.T, d *daemon) {
 	// A ^C that is typed goes to the program inside: it doesn't end berth.
 	for _, step := range []struct{ typed, shown string }{
 		{"stty size\n", "33 111"},
-		{"sh -c 'echo wait$((1)); sleep 600'; echo code $?\n", "wait1"},
-		{"\x03", "code 130"},
+		{"sh -c 'echo wait$((1)); sleep 600'\n", "wait1"},
+		{"\x03", "^C"},
+		{"echo code $?\n", "code 130"},
 	} {
 		if _, err := io.WriteString(user, step.typed); err != nil {
 			t.Fatal(err)
@@ -212,7 +207,7 @@ func checkCopy(t *testing.T, d *daemon) {
 	if stat, err := os.Stat(filepath.Join(to, "deep/run.sh")); err != nil || stat.Mode().Perm() != 0o755 {
 		t.Errorf("the program's mode: %v %v", stat, err)
 	}
-	r := d.berth("", "cp", "box:/workspace/none", to)
+	r := d.types("", "cp", "box:/workspace/none", to)
 	says(t, r.stderr, "/workspace/none")
 	if r.code == 0 {
 		t.Error("a file that isn't there was copied")
@@ -333,95 +328,28 @@ func checkSSH(t *testing.T, d *daemon) {
 	d.does("instance", "rm", "dev", "--yes", "--wait")
 }
 
-// slowly sends what is large as a network would, so that there is progress to
-// tell.
-type slowly struct{ http.ResponseWriter }
-
-func (s slowly) Write(p []byte) (int, error) {
-	if len(p) > 16<<10 {
-		time.Sleep(30 * time.Millisecond)
-	}
-	return s.ResponseWriter.Write(p)
-}
-
-// An image comes from a registry on this host, with its progress told.
+// An image comes from a registry with a login, and its progress is told.
 func TestPullFromRegistry(t *testing.T) {
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		store.ServeHTTP(slowly{w}, r)
-	}))
-	defer server.Close()
-	at := server.Listener.Addr().String()
-	push(t, server, "lab/demo", "v1")
-
+	l := newLab(t)
+	l.slow.Store(true)
+	reference, digest := l.push("lab/demo", "v1", demo(t, "amd64", nil))
 	d := newDaemon(t)
-	config := filepath.Join(d.dir, "berthd.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "[[registry]]\nhost = %q\nplain_http = true\n", at), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d.args = []string{"--config", config}
+	d.args = []string{"--config", l.config(d)}
 	d.up()
-	r := d.berth("", "image", "pull", at+"/lab/demo:v1")
-	if r.code != 0 {
-		t.Fatalf("pull: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
-	}
-	says(t, r.stderr, at+"/lab/demo:v1 ", " %, ", "of 1 layers", "unpacking")
-	says(t, r.stdout, "pulled", "sha256:")
-	says(t, d.does("image", "ls"), at+"/lab/demo:v1")
+	r := d.types("", "image", "pull", reference)
+	says(t, r.stderr, l.host, "berth registry login")
+	equal(t, "the exit code of a pull without a login", r.code, 4)
+	r = d.types(labPassword, "registry", "login", l.host, "--username", "ada", "--password-stdin")
+	equal(t, "the exit code of the login", r.code, 0)
+	r = d.types("", "image", "pull", reference)
+	says(t, r.stderr, reference+" ", " %, ", "of 1 layers", "unpacking")
+	says(t, r.stdout, "pulled", digest)
+	says(t, d.does("image", "ls"), reference)
 	// What isn't there beforehand is fetched by the start.
-	push(t, server, "lab/demo", "v2")
-	d.does("instance", "create", "box", "--template", "shell", "--var", "image="+at+"/lab/demo:v2", "--cpus", "0.5", "--memory", "128MiB", "--storage", "64MiB", "--wait")
+	second, _ := l.push("lab/demo", "v2", demo(t, "amd64", nil))
+	d.does("instance", "create", "box", "--template", "shell", "--var", "image="+second, "--cpus", "0.5", "--memory", "128MiB", "--storage", "64MiB", "--wait")
 	equal(t, "a process in it", d.does("exec", "box", "--", "echo", "hello"), "hello\n")
-	r = d.berth("", "image", "pull", at+"/lab/none:v1")
+	r = d.types("", "image", "pull", l.host+"/lab/none:v1")
 	says(t, r.stderr, "lab/none:v1")
 	equal(t, "the exit code of a pull of nothing", r.code, 3)
-}
-
-// push puts the tests' image into a registry.
-func push(t *testing.T, server *httptest.Server, repository, tag string) {
-	t.Helper()
-	dir := t.TempDir()
-	unpack := exec.Command("tar", "x", "-C", dir)
-	unpack.Stdin = bytes.NewReader(host.archive)
-	if out, err := unpack.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	named, err := index.IndexManifest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	blobs, err := filepath.Glob(filepath.Join(dir, "blobs/sha256/*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest := named.Manifests[0]
-	for _, path := range blobs {
-		send(t, http.MethodPost, server.URL+"/v2/"+repository+"/blobs/uploads/?digest=sha256:"+filepath.Base(path), "application/octet-stream", path)
-	}
-	send(t, http.MethodPut, server.URL+"/v2/"+repository+"/manifests/"+tag, string(manifest.MediaType), filepath.Join(dir, "blobs/sha256", manifest.Digest.Hex))
-}
-
-func send(t *testing.T, method, url, mediaType, path string) {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", mediaType)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if response.StatusCode >= 300 {
-		t.Fatalf("%s %s: %s", method, url, response.Status)
-	}
 }

@@ -129,12 +129,12 @@ func TestNotebook(t *testing.T) {
 	d := newDaemon(t, "--node-cpu-milli", "8000", "--node-memory-mib", "65536", "--node-storage-mib", "204800")
 	d.up()
 	d.jupyter()
-	r := d.berth(exampleInstance, "instance", "create", "-f", "-", "--wait")
+	r := d.types(exampleInstance, "instance", "create", "-f", "-", "--wait")
 	if r.code != 0 {
 		t.Fatalf("create: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	// Running means that the page answers: at once, without a second try.
-	first := d.page()
+	first := d.way()
 	says(t, r.stdout+r.stderr, first.String())
 	answers(t, first)
 	d.notebookLimits()
@@ -154,7 +154,7 @@ func TestNotebook(t *testing.T) {
 	d.does("instance", "stop", nb, "--wait")
 	d.refused(first.Host)
 	d.does("instance", "start", nb, "--wait")
-	again := d.page()
+	again := d.way()
 	equal(t, "the page after stop and start", again.String(), first.String())
 	answers(t, again)
 	equal(t, "the notebook after stop and start", d.notebookFile(), saved)
@@ -168,8 +168,8 @@ func TestNotebook(t *testing.T) {
 		shows(`document.querySelector('.output_area .output_stdout pre')?.innerText.trim() === '42'`))
 }
 
-// page is the way into the notebook that berth tells.
-func (d *daemon) page() *url.URL {
+// way is the notebook's page, as berth tells it.
+func (d *daemon) way() *url.URL {
 	d.t.Helper()
 	access := reads[workspace.Access](d, "instance", "access", nb)
 	if len(access.Ways) != 1 || access.Secrets["token"] == "" {

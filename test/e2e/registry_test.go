@@ -13,9 +13,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -35,6 +37,7 @@ type lab struct {
 	down     atomic.Bool
 	resolves atomic.Bool            // while it is down, all the same
 	damage   atomic.Pointer[string] // digest of a blob that it gives damaged
+	slow     atomic.Bool            // sends as a network would, so that there is progress to tell
 }
 
 const labPassword = "correct-horse"
@@ -57,12 +60,31 @@ func newLab(t *testing.T) *lab {
 			_, _ = w.Write(bytes.Repeat([]byte("x"), 1<<16))
 			return
 		}
+		if l.slow.Load() {
+			w = slowly{w}
+		}
 		store.ServeHTTP(w, r)
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	t.Cleanup(server.Close)
 	l.host = server.Listener.Addr().String()
 	return l
+}
+
+// slowly takes its time over what is large.
+type slowly struct{ http.ResponseWriter }
+
+func (s slowly) Write(p []byte) (written int, err error) {
+	for part := range slices.Chunk(p, 32<<10) {
+		if len(part) == 32<<10 {
+			time.Sleep(30 * time.Millisecond)
+		}
+		n, err := s.ResponseWriter.Write(part)
+		if written += n; err != nil {
+			return written, err
+		}
+	}
+	return written, nil
 }
 
 // config is a file that names the registry.
