@@ -30,7 +30,7 @@ TEST_TIMEOUT ?= 10m
 run-tests: export PATH := $(CURDIR)/build/tools:$(PATH)
 run-tests demo bench: export BERTH_BUSYBOX = $(shell if [[ -x build/tools/busybox ]]; then echo $(CURDIR)/build/tools/busybox; else echo /bin/busybox; fi)
 
-.PHONY: jupyter-image deb vm-test build test torture demo bench lint fmt clean help prepare-build prepare-run prepare-test prepare-vm checks run-tests
+.PHONY: jupyter-image deb vm-test build test torture demo bench lint fmt clean help prepare-build prepare-run prepare-test prepare-vm prepare-image checks run-tests
 
 build: prepare-build ## bin/berthd, bin/berth and bin/berth-helper
 	$(GO_BUILD) -o bin/berthd ./cmd/berthd
@@ -56,7 +56,7 @@ deb: build $(NFPM) ## build/berth_VERSION_amd64.deb
 vm-test: prepare-vm deb ## the package on a bare host with systemd, booted in a virtual machine
 	go run ./test/vm
 
-jupyter-image: prepare-test ## build/jupyter.tar: an image with Jupyter, from Debian packages
+jupyter-image: prepare-image ## build/jupyter.tar: an image with Jupyter, from Debian packages
 	go run ./test/image/jupyter
 
 lint: $(GOLANGCI) ## golangci-lint
@@ -71,7 +71,7 @@ clean: ## what the other targets made here
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-prepare-build prepare-run prepare-test prepare-vm: prepare-%:
+prepare-build prepare-run prepare-test prepare-vm prepare-image: prepare-%:
 	@bash packaging/prepare.sh $*
 
 # Where the linter can't be fetched, its checks are left to the next machine

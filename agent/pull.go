@@ -84,7 +84,7 @@ func pullFailure(image, digest, node string, err error) *failure {
 	switch registry := workspace.RegistryOf(image); {
 	case errors.Is(err, runtime.ErrDenied):
 		f.reason, f.message = reasonDenied, fmt.Sprintf(
-			"registry %s doesn't give image %s (does it want another login, and is the registry allowed on node %s?)", registry, image, node)
+			"registry %s doesn't give image %s: if it wants a login, or another one, give it with `berth registry login %s`; node %s must allow the registry ([images] allowed_registries)", registry, image, registry, node)
 	case errors.Is(err, runtime.ErrNotFound):
 		f.reason, f.message = reasonImageMissing, fmt.Sprintf(
 			"image %s%s is neither on node %s nor at registry %s; import it there with `berth image import`, or name another", image, digestText(digest), node, registry)

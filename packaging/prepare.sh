@@ -10,6 +10,7 @@
 #                      static busybox
 #   prepare.sh test    + iproute2, ssh, promtool, mmdebstrap, a Chromium
 #   prepare.sh vm      what run has, mmdebstrap and qemu
+#   prepare.sh image   what run has, and mmdebstrap
 #
 # A host that has the busybox with shared libraries (most Debian servers: their
 # initramfs wants one) keeps it: the static one is unpacked to build/tools.
@@ -17,6 +18,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly go_needed=1.26.6
+declare -rA targets=([run]=demo [test]=test [vm]=vm-test [image]=jupyter-image) # of make
 
 fail() {
 	printf 'berth: %s\n' "$@" >&2
@@ -58,19 +60,14 @@ missing_packages() {
 	command -v nft >/dev/null || echo nftables
 	[[ -e /bin/busybox ]] || echo busybox-static
 	PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs # e2fsck and resize2fs too
+	[[ $1 == run ]] || command -v mmdebstrap >/dev/null || echo mmdebstrap
 	if [[ $1 == vm ]]; then
-		missing_bootstrap
 		command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
 	fi
 	[[ $1 == test ]] || return 0
 	command -v ip >/dev/null || echo iproute2
 	command -v ssh >/dev/null || echo openssh-client
-	missing_bootstrap
 	missing_browser
-}
-
-missing_bootstrap() {
-	command -v mmdebstrap >/dev/null || echo mmdebstrap
 }
 
 # missing_browser: any Chromium will do; the one without a window is the smallest.
@@ -150,9 +147,9 @@ main() {
 		check_go
 		check_compiler
 		;;
-	run | test | vm)
+	run | test | vm | image)
 		check_go
-		check_host "$([[ $purpose == run ]] && echo demo || echo "${purpose/vm/vm-test}")"
+		check_host "${targets[$purpose]}"
 		local packages
 		mapfile -t packages < <(missing_packages "$purpose")
 		((${#packages[@]} == 0)) || install_packages "${packages[@]}"
@@ -160,7 +157,7 @@ main() {
 		[[ $purpose != test ]] || command -v promtool >/dev/null || [[ -x build/tools/promtool ]] ||
 			unpack prometheus /usr/bin/promtool promtool
 		;;
-	*) fail "usage: prepare.sh build|run|test|vm" ;;
+	*) fail "usage: prepare.sh build|run|test|vm|image" ;;
 	esac
 }
 

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
 	"berth/gpu"
@@ -332,17 +334,22 @@ func checkSSH(t *testing.T, d *daemon) {
 func TestPullFromRegistry(t *testing.T) {
 	l := newLab(t)
 	l.slow.Store(true)
-	reference, digest := l.push("lab/demo", "v1", demo(t, "amd64", nil))
+	// A layer that no other test has brought to this containerd.
+	more, err := random.Layer(2<<20, types.OCILayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, digest := l.push("lab/demo", "v1", demo(t, "amd64", more))
 	d := newDaemon(t)
 	d.args = []string{"--config", l.config(d)}
 	d.up()
 	r := d.types("", "image", "pull", reference)
-	says(t, r.stderr, l.host, "berth registry login")
+	says(t, r.stderr, l.host, "berth registry login "+l.host)
 	equal(t, "the exit code of a pull without a login", r.code, 4)
 	r = d.types(labPassword, "registry", "login", l.host, "--username", "ada", "--password-stdin")
 	equal(t, "the exit code of the login", r.code, 0)
 	r = d.types("", "image", "pull", reference)
-	says(t, r.stderr, reference+" ", " %, ", "of 1 layers", "unpacking")
+	says(t, r.stderr, reference+" ", " %, ", "of 2 layers", "unpacking")
 	says(t, r.stdout, "pulled", digest)
 	says(t, d.does("image", "ls"), reference)
 	// What isn't there beforehand is fetched by the start.
