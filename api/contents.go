@@ -109,7 +109,11 @@ func (a *API) copyTo(ctx context.Context, in *filesInput) (*nothing, error) {
 	ctx, cancel := a.stoppable(ctx)
 	defer cancel()
 	body := &upload{from: in.r.Body, control: http.NewResponseController(in.w)}
-	return nil, a.orShutdown(agent.CopyTo(ctx, run.ID, path.Clean(in.Path), body))
+	err = agent.CopyTo(ctx, run.ID, path.Clean(in.Path), body)
+	if err != nil && ctx.Err() == nil {
+		body.drain()
+	}
+	return nil, a.orShutdown(err)
 }
 
 func (a *API) filesAt(ctx context.Context, in *filesInput) (*workspace.Run, workspace.NodeService, error) {

@@ -27,7 +27,7 @@ type listImagesInput struct {
 type importInput struct {
 	Node string `query:"node" doc:"id or host name; absent: the host that answers"`
 	Name string `query:"name" doc:"reference to store it under; absent: what the archive says"`
-	body io.Reader
+	body *upload
 	kind string
 }
 
@@ -138,6 +138,7 @@ func (a *API) importImage(ctx context.Context, in *importInput) (*importAnswer, 
 	}
 	images, err := agent.ImportImage(ctx, in.body, in.Name)
 	if err != nil {
+		in.body.drain()
 		return nil, err
 	}
 	index, err := a.awaitImages(ctx, node.ID, images)
@@ -205,6 +206,21 @@ const uploadPause = time.Minute
 type upload struct {
 	from    io.Reader
 	control *http.ResponseController
+}
+
+// Bounds of drain.
+const (
+	drainTime  = 10 * time.Second
+	drainBytes = 4 << 30
+)
+
+// drain takes what the sender has still to send, before an answer that it doesn't
+// wait for: a connection that is closed on unread bytes may take the answer with
+// it.
+func (u *upload) drain() {
+	_ = u.control.SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.CopyN(io.Discard, u.from, drainBytes)
+	_ = u.control.SetReadDeadline(time.Time{})
 }
 
 func (u *upload) Read(p []byte) (int, error) {

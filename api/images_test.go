@@ -1,10 +1,14 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,6 +26,7 @@ type testAgent struct {
 	read     atomic.Int64
 	images   []workspace.NodeImage
 	err      error
+	giveUpAt int64 // bytes of an archive after which err is given; 0: at its end
 	imported func()
 	removed  string
 
@@ -84,6 +89,9 @@ func (a *testAgent) ImportImage(_ context.Context, archive io.Reader, name strin
 		}
 		if err != nil {
 			return nil, err
+		}
+		if a.giveUpAt > 0 && a.read.Load() >= a.giveUpAt {
+			break
 		}
 	}
 	if a.err != nil {
@@ -168,6 +176,37 @@ func TestImportRefusals(t *testing.T) {
 	}
 	agent.err = workspace.Errorf(workspace.CodeInvalid, "the archive isn't an OCI image layout")
 	refused(t, r.ask("POST", "images", "x", tar...), 422, workspace.CodeInvalid, "OCI image layout")
+}
+
+// A node that gives up in the middle of an archive is heard by a client that only
+// sends: it would find its connection broken, not the answer.
+func TestImportGivenUp(t *testing.T) {
+	r := newRig(t)
+	agent := r.withAgent()
+	agent.giveUpAt, agent.err = 1<<20, workspace.Errorf(workspace.CodeConflict, "no room")
+	s := r.serve(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const size = 64 << 20
+	if _, err := fmt.Fprintf(conn, "POST %s/images HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", base, tarType, size); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	for chunk := make([]byte, 1<<20); sent < size; sent += len(chunk) {
+		if _, err := conn.Write(chunk); err != nil {
+			t.Fatalf("after %d bytes: %v", sent, err)
+		}
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	refused(t, answer{res.StatusCode, res.Header, text}, 409, workspace.CodeConflict, "no room")
 }
 
 // The answer comes once an instance could be made from the image.

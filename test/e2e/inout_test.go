@@ -349,7 +349,7 @@ func TestPullFromRegistry(t *testing.T) {
 	r = d.types(labPassword, "registry", "login", l.host, "--username", "ada", "--password-stdin")
 	equal(t, "the exit code of the login", r.code, 0)
 	r = d.types("", "image", "pull", reference)
-	says(t, r.stderr, reference+" ", " %, ", "of 2 layers", "unpacking")
+	says(t, r.stderr, reference+" ", " %, ", "of 2 layers")
 	says(t, r.stdout, "pulled", digest)
 	says(t, d.does("image", "ls"), reference)
 	// What isn't there beforehand is fetched by the start.
