@@ -46,12 +46,12 @@ type host struct {
 
 // flavour is what one berthd has that another hasn't.
 type flavour struct {
-	name   string   // of its data directory
-	bridge string   // with the subnet, its own
-	subnet string   //
-	gpus   []string // arguments
-	before []string // command that runs it
-	env    []string
+	name           string   // of its data directory
+	bridge, subnet string   // of no other
+	gpus           []string // arguments
+	ownMounts      bool     // what it mounts nobody else sees
+	before         []string // command that becomes it
+	env            []string // besides the environment
 }
 
 var simulated = flavour{
@@ -157,6 +157,9 @@ func (h *host) startDaemon(ctx context.Context) (time.Duration, error) {
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), h.flavour.env...)
 	cmd.Stdout, cmd.Stderr = log, log
+	if h.flavour.ownMounts {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return 0, err
