@@ -51,7 +51,7 @@ func makeDriver(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("where go-nvml's header is: %w", err)
 	}
-	compile := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-fvisibility=hidden", "-w", "-DNEW", "-DNVML_NO_UNVERSIONED_FUNC_DEFS=1",
+	compile := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-fvisibility=hidden", "-w", "-DNEW", "-DSTILL", "-DNVML_NO_UNVERSIONED_FUNC_DEFS=1",
 		"-I"+filepath.Join(strings.TrimSpace(string(module)), "pkg", "nvml"),
 		"-o", filepath.Join(dir, "libnvidia-ml.so.1"), filepath.Join("gpu", "nvml", "testdata", "nvml.c"))
 	if text, err := compile.CombinedOutput(); err != nil {
