@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -35,9 +37,26 @@ type host struct {
 	archive    []byte // of the image that containers are made from
 	client     *client.Client
 	http       *http.Client // to the control socket
+	alone      *alone       // nil: not opened
 
-	daemon *exec.Cmd
-	ended  chan struct{} // closed when berthd has ended
+	flavour flavour // of the berthd that is started next
+	daemon  *exec.Cmd
+	ended   chan struct{} // closed when berthd has ended
+}
+
+// flavour is what one berthd has that another hasn't.
+type flavour struct {
+	name           string   // of its data directory
+	bridge, subnet string   // of no other
+	gpus           []string // arguments
+	ownMounts      bool     // what it mounts nobody else sees
+	before         []string // command that becomes it
+	env            []string // besides the environment
+}
+
+var simulated = flavour{
+	name: "data", bridge: "berthbench0", subnet: "10.212.0.0/24",
+	gpus: []string{"--simulate-gpus", "A100-SXM4-80GB:8"},
 }
 
 func newHost() (*host, error) {
@@ -53,7 +72,7 @@ func newHost() (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{dir: dir}
+	h := &host{dir: dir, flavour: simulated}
 	h.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", h.socket())
 	}}}
@@ -64,16 +83,19 @@ func newHost() (*host, error) {
 }
 
 func (h *host) socket() string { return filepath.Join(h.dir, "berth.sock") }
-func (h *host) data() string   { return filepath.Join(h.dir, "data") }
+func (h *host) data() string   { return filepath.Join(h.dir, h.flavour.name) }
 
 // close ends whatever runs and removes every trace.
 func (h *host) close() error {
 	h.client.Close()
 	h.http.CloseIdleConnections()
 	err := h.stopDaemon()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	err = errors.Join(err, containerd.Clear(ctx, filepath.Join(h.dir, "c"), cgroupParent))
+	err = errors.Join(err, h.clear(ctx), containerd.Clear(ctx, filepath.Join(h.dir, "c"), cgroupParent))
+	if h.alone != nil {
+		err = errors.Join(err, h.alone.clear(ctx))
+	}
 	_ = os.Remove(aloneState) // it stays if it is in use
 	if err != nil {
 		return fmt.Errorf("clean up %s: %w", h.dir, err)
@@ -99,6 +121,7 @@ func (h *host) setUp(ctx context.Context) ([]result, error) {
 	}
 	_, err = h.client.PutTemplate(ctx, workspace.Template{
 		Name: "bench", Image: imageName, Command: []string{"/bin/stamp"}, Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 5,
+		VolumePath: volumePath, Ports: []workspace.Port{{Name: "web", Number: strconv.Itoa(containerPort), Protocol: "HTTP"}},
 	})
 	return nil, err
 }
@@ -130,10 +153,13 @@ func (h *host) startDaemon(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	defer log.Close()
-	cmd := exec.Command("bin/berthd", "run", "--config", "/dev/null", "--data-dir", h.data(), "--socket", h.socket(),
-		"--http-listen", "", "--containerd-address", h.containerd, "--run-dir", filepath.Join(h.dir, "run"), "--network-bridge", "berthbench0", "--network-subnet", "10.212.0.0/24",
-		"--simulate-gpus", "A100-SXM4-80GB:8", "--log-level", "warn")
+	line := append(slices.Clone(h.flavour.before), h.commandLine("run")...)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), h.flavour.env...)
 	cmd.Stdout, cmd.Stderr = log, log
+	if h.flavour.ownMounts {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -146,6 +172,26 @@ func (h *host) startDaemon(ctx context.Context) (time.Duration, error) {
 	h.daemon, h.ended = cmd, ended
 	err = h.until(ctx, "berthd is ready", h.ready)
 	return time.Since(began), err
+}
+
+func (h *host) commandLine(verb string) []string {
+	return append([]string{
+		"bin/berthd", verb, "--config", "/dev/null", "--data-dir", h.data(), "--socket", h.socket(), "--http-listen", "",
+		"--containerd-address", h.containerd, "--run-dir", filepath.Join(h.dir, "run"),
+		"--network-bridge", h.flavour.bridge, "--network-subnet", h.flavour.subnet, "--log-level", "warn",
+	}, h.flavour.gpus...)
+}
+
+// clear undoes the mounts and networks of a berthd that has ended.
+func (h *host) clear(ctx context.Context) error {
+	if _, err := os.Stat(h.data()); err != nil {
+		return nil // it never ran
+	}
+	line := h.commandLine("clear")
+	if out, err := exec.CommandContext(ctx, line[0], line[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("berthd clear: %w: %s", err, out)
+	}
+	return nil
 }
 
 func (h *host) ready(ctx context.Context) error {

@@ -14,7 +14,8 @@ import (
 )
 
 // result is one row. Ratio is Value to Baseline, what the same run measured of
-// the counterpart; both are null where there is none.
+// the counterpart; both are null where there is none. A row without a goal is there
+// to compare with others; Met is null then.
 type result struct {
 	Name     string   `json:"name"`
 	Value    float64  `json:"value"`
@@ -22,7 +23,7 @@ type result struct {
 	Baseline *float64 `json:"baseline"`
 	Ratio    *float64 `json:"ratio"`
 	Goal     string   `json:"goal"` // such as "≤ 5" or "ratio ≥ 0.7"
-	Met      bool     `json:"met"`
+	Met      *bool    `json:"met"`
 }
 
 func newResult(name string, value float64, unit string) result {
@@ -36,24 +37,25 @@ func (r result) beside(baseline float64) result {
 	return r
 }
 
-func (r result) atMost(bound float64) result {
-	r.Goal, r.Met = "≤ "+number(bound), r.Value <= bound
+func (r result) with(goal string, met bool) result {
+	r.Goal, r.Met = goal, &met
 	return r
+}
+
+func (r result) atMost(bound float64) result {
+	return r.with("≤ "+number(bound), r.Value <= bound)
 }
 
 func (r result) atLeast(bound float64) result {
-	r.Goal, r.Met = "≥ "+number(bound), r.Value >= bound
-	return r
+	return r.with("≥ "+number(bound), r.Value >= bound)
 }
 
 func (r result) ratioAtMost(bound float64) result {
-	r.Goal, r.Met = "ratio ≤ "+number(bound), *r.Ratio <= bound
-	return r
+	return r.with("ratio ≤ "+number(bound), *r.Ratio <= bound)
 }
 
 func (r result) ratioAtLeast(bound float64) result {
-	r.Goal, r.Met = "ratio ≥ "+number(bound), *r.Ratio >= bound
-	return r
+	return r.with("ratio ≥ "+number(bound), *r.Ratio >= bound)
 }
 
 // rounded to four significant digits: more would be noise.
@@ -78,8 +80,11 @@ func printTable(w io.Writer, results []result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "WHAT\tVALUE\tUNIT\tBASELINE\tRATIO\tGOAL\tMET")
 	for _, r := range results {
-		met := map[bool]string{true: "yes", false: "no"}[r.Met]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, number(r.Value), r.Unit, optional(r.Baseline), optional(r.Ratio), r.Goal, met)
+		goal, met := "–", "–"
+		if r.Met != nil {
+			goal, met = r.Goal, map[bool]string{true: "yes", false: "no"}[*r.Met]
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, number(r.Value), r.Unit, optional(r.Baseline), optional(r.Ratio), goal, met)
 	}
 	return table.Flush()
 }

@@ -17,11 +17,17 @@ const (
 	startWarmUps = 2
 	startRounds  = 20
 	createRounds = 20
+
+	// What the started instance and its counterpart have besides a GPU.
+	volumePath    = "/data"
+	volumeMiB     = 64
+	containerPort = 8888
 )
 
-// measureStarts starts a stopped instance through the API and, in turns with
-// it, the same container through containerd's client alone. Both end when the
-// container's own process says that it began.
+// measureStarts starts a stopped instance, with a volume that exists, a network
+// and a published port, through the API and, in turns with it, the same container
+// through containerd's client alone. Both end when the container's own process
+// says that it began.
 func (h *host) measureStarts(ctx context.Context) ([]result, error) {
 	if _, err := h.client.CreateInstance(ctx, newInstance("box", false)); err != nil {
 		return nil, err
@@ -30,26 +36,33 @@ func (h *host) measureStarts(ctx context.Context) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer alone.close()
-	var running, shown, baseline []time.Duration
+	var running, shown, after, baseline, bare []time.Duration
 	for i := range startWarmUps + startRounds {
 		took, err := h.startInstance(ctx, "box", alone)
 		if err != nil {
 			return nil, fmt.Errorf("through berth: %w", err)
 		}
-		plain, err := alone.start(ctx, fmt.Sprintf("bench-%d-%d", os.Getpid(), i))
+		id := fmt.Sprintf("bench-%d-%d", os.Getpid(), i)
+		plain, err := alone.start(ctx, id, false)
 		if err != nil {
 			return nil, fmt.Errorf("through containerd alone: %w", err)
 		}
+		least, err := alone.start(ctx, id+"-bare", true)
+		if err != nil {
+			return nil, fmt.Errorf("through containerd alone, bare: %w", err)
+		}
 		if i >= startWarmUps {
-			running, shown, baseline = append(running, took.running), append(shown, took.shown), append(baseline, plain)
+			running, shown, after = append(running, took.running), append(shown, took.shown), append(after, took.shown-took.running)
+			baseline, bare = append(baseline, plain), append(bare, least)
 		}
 	}
 	const containersOwn = 20 // ms that berth may need beyond the container's own time
 	base := median(baseline)
 	return []result{
 		newResult("start: request until its process runs", median(running), "ms").beside(base).ratioAtMost(1.15),
+		newResult("start: … beside one without network and volume", median(running), "ms").beside(median(bare)),
 		newResult("start: request until shown as RUNNING", median(shown), "ms").beside(base).atMost(base + containersOwn),
+		newResult("start: its process runs until shown as RUNNING", median(after), "ms").atMost(containersOwn),
 	}, nil
 }
 
@@ -114,7 +127,7 @@ func (h *host) runIsOver(ctx context.Context, id string) error {
 }
 
 func newInstance(name string, start bool) workspace.NewInstance {
-	gpus, cpu, memory, storage := 1, int64(1000), int64(512), int64(64)
+	gpus, cpu, memory, storage := 1, int64(1000), int64(512), int64(volumeMiB)
 	return workspace.NewInstance{
 		Name: name, Start: &start, Template: workspace.TemplateChoice{Name: "bench"},
 		Resources: workspace.ResourceRequest{GPUCount: &gpus, CPUMilli: &cpu, MemoryMiB: &memory, StorageMiB: &storage},
