@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -21,6 +22,7 @@ type machine struct {
 	dir    string // of disk.img, vmlinuz, initrd and the consoles
 	signer ssh.Signer
 	boots  int
+	hung   atomic.Bool // a command had no answer
 
 	qemu   *exec.Cmd
 	ended  chan struct{}
@@ -29,7 +31,7 @@ type machine struct {
 
 const (
 	bootPatience = 3 * time.Minute
-	stepPatience = 3 * time.Minute
+	stepPatience = 2 * time.Minute
 )
 
 // newMachine copies the bare host's disk to dir.
@@ -121,13 +123,13 @@ func (m *machine) sh(ctx context.Context, script string, args ...any) (string, e
 
 func (m *machine) shIn(ctx context.Context, input io.Reader, script string, args ...any) (string, error) {
 	script = fmt.Sprintf(script, args...)
+	// A host that hangs answers nothing, not even that there will be no session.
+	defer time.AfterFunc(stepPatience, m.hangUp(m.client)).Stop()
 	session, err := m.client.NewSession()
 	if err != nil {
 		return "", fmt.Errorf("log in: %w", err)
 	}
 	defer func() { _ = session.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, stepPatience)
-	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = session.Close() })()
 	session.Stdin = input
 	out, err := session.CombinedOutput("exec bash --norc -euo pipefail -c " + quote(script))
@@ -136,6 +138,14 @@ func (m *machine) shIn(ctx context.Context, input io.Reader, script string, args
 		return text, fmt.Errorf("%s: %w\n%s", script, errors.Join(err, ctx.Err()), text)
 	}
 	return text, nil
+}
+
+// hangUp gives up a host that doesn't answer.
+func (m *machine) hangUp(client *ssh.Client) func() {
+	return func() {
+		m.hung.Store(true)
+		_ = client.Close()
+	}
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
