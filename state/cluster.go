@@ -72,3 +72,18 @@ func (c *RaiseVersion) apply(t *tx) error {
 	clusters.put(t, &n)
 	return nil
 }
+
+// UpdateCluster changes what isn't nil.
+type UpdateCluster struct {
+	Name              *string                      `cbor:"1,keyasint,omitempty"`
+	KillSwitch        *bool                        `cbor:"2,keyasint,omitempty"`
+	DailyBudget       workspace.Optional[int64]    `cbor:"3,keyasint,omitzero"`  // of all workspaces together
+	MaxConcurrentRuns *int                         `cbor:"4,keyasint,omitempty"` // of all together; 0: unlimited
+	Defaults          *workspace.WorkspaceDefaults `cbor:"5,keyasint,omitempty"`
+	IfIndex           uint64                       `cbor:"6,keyasint,omitempty"` // If-Match; 0: any
+}
+
+// Type is TypeUpdateCluster.
+func (*UpdateCluster) Type() Type { return TypeUpdateCluster }
+
+func (c *UpdateCluster) apply(*tx) error { panic("todo") }

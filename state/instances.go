@@ -3,6 +3,7 @@ package state
 import (
 	"iter"
 	"slices"
+	"time"
 
 	"berth/workspace"
 )
@@ -181,6 +182,17 @@ func (c *DeleteInstance) apply(t *tx) error {
 	t.settle(n.ID)
 	return nil
 }
+
+// ExtendInstance moves the time at which an instance is deleted. Null: never.
+type ExtendInstance struct {
+	ID            string                        `cbor:"1,keyasint"`
+	ToBeDeletedAt workspace.Optional[time.Time] `cbor:"2,keyasint,omitzero"`
+}
+
+// Type is TypeExtendInstance.
+func (*ExtendInstance) Type() Type { return TypeExtendInstance }
+
+func (c *ExtendInstance) apply(*tx) error { panic("todo") }
 
 // ownInstance gives an instance that the caller may change and that isn't
 // being deleted.

@@ -15,6 +15,9 @@ type Suggestion struct {
 	Reason     string                `cbor:"3,keyasint,omitempty"` // when Node is empty
 	Message    string                `cbor:"4,keyasint,omitempty"`
 	Impossible bool                  `cbor:"5,keyasint,omitempty"` // no node could ever hold it: the run fails, unless it is a restart
+	// Stamp of the node's latest beat, which the first lease answers; without one
+	// the lease begins with the next renewal, and the run waits for that.
+	Stamp *workspace.Stamp `cbor:"6,keyasint,omitempty"`
 }
 
 // suggest carries out a suggestion where it can be honoured. A run that follows

@@ -116,6 +116,16 @@ type UpdateWorkspace struct {
 	Retention         *workspace.Retention `cbor:"6,keyasint,omitempty"`
 	MaxConcurrentRuns *int                 `cbor:"7,keyasint,omitempty"`
 	IfIndex           uint64               `cbor:"8,keyasint,omitempty"` // If-Match; 0: any
+	// Money is micro-USD; a null ends the limit.
+	DailyBudget     workspace.Optional[int64]              `cbor:"9,keyasint,omitzero"`
+	UserDailyBudget workspace.Optional[int64]              `cbor:"10,keyasint,omitzero"`
+	SpendingLimit   workspace.Optional[int64]              `cbor:"11,keyasint,omitzero"` // workspace.MaxMoney: as null
+	MonthlyRuns     workspace.Optional[int64]              `cbor:"12,keyasint,omitzero"`
+	Ceilings        workspace.Optional[workspace.Ceilings] `cbor:"13,keyasint,omitzero"` // replaced whole
+	Plan            *workspace.Plan                        `cbor:"14,keyasint,omitempty"`
+	KillSwitch      *bool                                  `cbor:"15,keyasint,omitempty"`
+	// MakeDefault moves the flag of the default workspace here.
+	MakeDefault bool `cbor:"16,keyasint,omitempty"`
 }
 
 // Type is TypeUpdateWorkspace.
@@ -205,3 +215,27 @@ func (c *ArchiveWorkspace) apply(t *tx) error {
 		Message: "workspace " + w.Slug + " archived"})
 	return nil
 }
+
+// DeleteWorkspace archives a workspace and takes it out of lists. Its ledger
+// stays and its slug isn't used again.
+type DeleteWorkspace struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+// Type is TypeDeleteWorkspace.
+func (*DeleteWorkspace) Type() Type { return TypeDeleteWorkspace }
+
+func (c *DeleteWorkspace) apply(*tx) error { panic("todo") }
+
+// BlockUser keeps a user from starting anything in a workspace, or lets them
+// again.
+type BlockUser struct {
+	Workspace string `cbor:"1,keyasint"`
+	User      string `cbor:"2,keyasint"`
+	Blocked   bool   `cbor:"3,keyasint,omitempty"`
+}
+
+// Type is TypeBlockUser.
+func (*BlockUser) Type() Type { return TypeBlockUser }
+
+func (c *BlockUser) apply(*tx) error { panic("todo") }

@@ -23,6 +23,7 @@ const (
 	CodeKeyReused    Code = "idempotency_key_reused"
 	CodeTooOld       Code = "version_mismatch" // If-Match names another index
 	CodeInternal     Code = "internal_error"
+	CodeUnpriced     Code = "unpriced" // a money limit applies, and something asked for has no price
 
 	CodeWorkspaceArchived Code = "WORKSPACE_ARCHIVED"
 	CodeKillSwitch        Code = "KILL_SWITCH_ACTIVE"

@@ -100,11 +100,13 @@ type Instance struct {
 	StoragePolicy string            `json:"storage_policy,omitempty"`
 	Volume        string            `json:"volume,omitempty"`
 	ToBeDeletedAt time.Time         `json:"to_be_deleted_at,omitzero"`
-	NextRun       string            `json:"next_run,omitempty"` // id of the run to make once the present one has ended
-	CreatedAt     time.Time         `json:"created_at"`
-	UpdatedAt     time.Time         `json:"updated_at"`
-	DeletedAt     time.Time         `json:"deleted_at,omitzero"`
-	ModifyIndex   uint64            `json:"modify_index"`
+	// Warning says that it is deleted soon; what ends its run soon is the run's.
+	Warning     *Warning  `json:"warning,omitempty"`
+	NextRun     string    `json:"next_run,omitempty"` // id of the run to make once the present one has ended
+	CreatedAt   time.Time `json:"created_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
+	DeletedAt   time.Time `json:"deleted_at,omitzero"`
+	ModifyIndex uint64    `json:"modify_index"`
 }
 
 // AccessInfo is one way into a running instance.

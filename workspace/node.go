@@ -69,14 +69,26 @@ type Orphan struct {
 
 // Cluster is the Raft group as its members remember it.
 type Cluster struct {
-	ID          string    `json:"id"`
-	Name        string    `json:"name"`
-	Incarnation uint64    `json:"incarnation"`     // raised by restore and recover
-	Version     uint64    `json:"cluster_version"` // behaviour that all servers support
-	KillSwitch  bool      `json:"kill_switch"`
-	Limits      Limits    `json:"limits"`
-	CreatedAt   time.Time `json:"created_at"`
-	ModifyIndex uint64    `json:"modify_index"`
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Incarnation uint64 `json:"incarnation"`     // raised by restore and recover
+	Version     uint64 `json:"cluster_version"` // behaviour that all servers support
+	KillSwitch  bool   `json:"kill_switch"`
+	// Limits of all workspaces together. Only the daily budget and the
+	// concurrency (0: unlimited) are in use.
+	Limits      Limits            `json:"limits"`
+	Defaults    WorkspaceDefaults `json:"new_workspace_defaults"`
+	CreatedAt   time.Time         `json:"created_at"`
+	ModifyIndex uint64            `json:"modify_index"`
+}
+
+// WorkspaceDefaults are what a new workspace gets where its creator names
+// nothing.
+type WorkspaceDefaults struct {
+	Plan              Plan   `json:"plan,omitempty" enum:"basic,pro,scale,enterprise" doc:"absent: scale"`
+	DailyBudget       *int64 `json:"daily_budget_micro_usd,omitempty"`
+	UserDailyBudget   *int64 `json:"user_daily_budget_micro_usd,omitempty"`
+	MaxConcurrentRuns int    `json:"max_concurrent_runs,omitempty" doc:"absent: the plan's"`
 }
 
 // Key is an API key; the secret itself is only ever a hash.
@@ -89,25 +101,6 @@ type Key struct {
 	CreatedAt time.Time `json:"created_at"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	RevokedAt time.Time `json:"revoked_at,omitzero"`
-}
-
-// Price of an hour of something, in micro-USD.
-type Price struct {
-	Resource string `json:"resource"` // "gpu", "cpu" (a core) or "memory" (a GB)
-	GPUType  string `json:"gpu_type,omitempty"`
-	Node     string `json:"node,omitempty"` // override for one node
-	Amount   int64  `json:"amount_micro_usd_per_hour"`
-}
-
-// LedgerEntry is what one run has cost on one UTC day in one generation.
-type LedgerEntry struct {
-	Run            string `json:"run"`
-	Workspace      string `json:"workspace"`
-	Day            string `json:"day"` // 2006-01-02, UTC
-	Generation     uint64 `json:"generation"`
-	Amount         int64  `json:"amount_micro_usd"`
-	ChargedThrough int64  `json:"charged_through_ms"` // replay guard
-	Final          bool   `json:"final"`
 }
 
 // Event is one thing that happened, kept in a ring of the latest.

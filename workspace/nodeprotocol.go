@@ -23,7 +23,11 @@ type Assignment struct {
 	Volume     *VolumeClaim      `json:"volume,omitempty"`
 	Secrets    map[string]Secret `json:"-"` // in clear: opened by the server that hands it out
 	Login      *RegistryLogin    `json:"-"` // of the image's registry, in clear
-	Lease      *Lease            `json:"lease,omitempty"`
+	// Lease is there when it is a deadline. One without an end in this boot isn't
+	// granted yet: the run must not start before it is.
+	Lease *Lease `json:"lease,omitempty"`
+	// Warnings say what ends soon; the container can read them in a file.
+	Warnings []Warning `json:"warnings,omitempty"`
 	// Unreleased: the run has ended, its devices wait for this node's release.
 	Unreleased bool `json:"unreleased,omitempty"`
 }
@@ -39,6 +43,30 @@ type AssignmentView struct {
 	// Purge are the volumes of this node to delete for good: all of them, in
 	// every view.
 	Purge []string `json:"purge,omitempty"`
+	// Expire are the ended runs of this node whose result data is to be deleted:
+	// all of them, in every view.
+	Expire []ResultClaim `json:"expire,omitempty"`
+}
+
+// ResultClaim is the result data of an ended run: its output, and runs/<id> on
+// its volume (empty: it had none).
+type ResultClaim struct {
+	Run    string `json:"run"`
+	Volume string `json:"volume,omitempty"`
+}
+
+// Beat says that a node is there, and how long its runs' processes have lived at
+// its stamp. It isn't in the log; a leader keeps the latest of each node.
+type Beat struct {
+	Node  string      `json:"node"`
+	Stamp Stamp       `json:"stamp"`
+	Runs  []Livedness `json:"runs,omitempty"` // those with a lease, hard or not
+}
+
+// Livedness is how long a run's process has lived; 0: it hasn't started.
+type Livedness struct {
+	Run     string `json:"run" cbor:"1,keyasint"`
+	LivedMS int64  `json:"lived_ms" cbor:"2,keyasint,omitempty"`
 }
 
 // Report is one batch of what an agent has seen since its last.
@@ -54,6 +82,7 @@ type Report struct {
 	Orphans  *[]Orphan      `json:"orphans,omitempty" cbor:"9,keyasint,omitempty"` // when changed; all of them
 	Health   []DeviceHealth `json:"health,omitempty" cbor:"10,keyasint,omitempty"`
 	Volumes  []VolumeReport `json:"volumes,omitempty" cbor:"11,keyasint,omitempty"`
+	Expired  []string       `json:"expired,omitempty" cbor:"12,keyasint,omitempty"` // runs whose result data is gone, as ordered
 }
 
 // VolumeClaim is the volume that a run has.

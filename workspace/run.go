@@ -61,42 +61,63 @@ const (
 // Run is one execution: one container on one node, never moved. The unit of
 // placement, of concurrency and of cost. It carries its own frozen spec.
 type Run struct {
-	ID          string      `json:"id"`
-	Instance    string      `json:"instance,omitempty"`
-	Workspace   string      `json:"workspace"`
-	User        string      `json:"user"`
-	Kind        RunKind     `json:"kind"`
-	Attempt     int         `json:"attempt"`
-	Phase       Phase       `json:"phase"`
-	Desired     RunDesired  `json:"desired"`
-	Reason      string      `json:"reason"`
-	Message     string      `json:"message"`
-	StopReason  string      `json:"stop_reason,omitempty"` // why Desired is stop
-	Node        string      `json:"node,omitempty"`
-	Devices     []Allotment `json:"devices"`
-	Epoch       gpu.Epoch   `json:"epoch"` // of the entry that placed it
-	Resources   Resources   `json:"resources"`
-	Spec        RunSpec     `json:"spec"`
-	Rate        int64       `json:"rate_micro_usd_per_hour"`
-	Lease       *Lease      `json:"lease,omitempty"`
-	Group       string      `json:"group,omitempty"` // gang
-	Rank        int         `json:"rank,omitempty"`
-	Size        int         `json:"size,omitempty"`
-	ExitCode    *int        `json:"exit_code,omitempty"`
-	OOM         bool        `json:"oom_killed,omitempty"`
-	Cost        int64       `json:"cost_micro_usd"`
-	ChargedMS   int64       `json:"charged_ms"`
-	UnpaidMS    int64       `json:"unpaid_ms"`
-	Replaces    string      `json:"replaces,omitempty"`
-	Unreleased  bool        `json:"unreleased,omitempty"` // a device still waits for its node to confirm the release
-	Counted     bool        `json:"counted,omitempty"`    // counts for the month already
-	Restarts    int         `json:"restarts,omitempty"`   // by policy, in a row, before this run
-	NotBefore   time.Time   `json:"not_before,omitzero"`  // it isn't placed earlier: a restart backs off
-	Volume      string      `json:"volume,omitempty"`     // that it has, from the entry that placed it
-	Times       RunTimes    `json:"times"`
-	Since       time.Time   `json:"since"` // of Phase
-	ModifyIndex uint64      `json:"modify_index"`
+	ID         string      `json:"id"`
+	Instance   string      `json:"instance,omitempty"`
+	Workspace  string      `json:"workspace"`
+	User       string      `json:"user"`
+	Kind       RunKind     `json:"kind"`
+	Attempt    int         `json:"attempt"`
+	Phase      Phase       `json:"phase"`
+	Desired    RunDesired  `json:"desired"`
+	Reason     string      `json:"reason"`
+	Message    string      `json:"message"`
+	StopReason string      `json:"stop_reason,omitempty"` // why Desired is stop
+	Node       string      `json:"node,omitempty"`
+	Devices    []Allotment `json:"devices"`
+	Epoch      gpu.Epoch   `json:"epoch"` // of the entry that placed it
+	Resources  Resources   `json:"resources"`
+	Spec       RunSpec     `json:"spec"`
+	Rate       int64       `json:"rate_micro_usd_per_hour"` // frozen by the entry that placed it
+	Lease      *Lease      `json:"lease,omitempty"`         // of a live run: filled in for display
+	Group      string      `json:"group,omitempty"`         // gang
+	Rank       int         `json:"rank,omitempty"`
+	Size       int         `json:"size,omitempty"`
+	ExitCode   *int        `json:"exit_code,omitempty"`
+	OOM        bool        `json:"oom_killed,omitempty"`
+	Cost       int64       `json:"cost_micro_usd"`
+	ChargedMS  int64       `json:"charged_ms"`
+	UnpaidMS   int64       `json:"unpaid_ms"`
+	Replaces   string      `json:"replaces,omitempty"`
+	Unreleased bool        `json:"unreleased,omitempty"` // a device still waits for its node to confirm the release
+	Counted    bool        `json:"counted,omitempty"`    // counts for the month already
+	Restarts   int         `json:"restarts,omitempty"`   // by policy, in a row, before this run
+	NotBefore  time.Time   `json:"not_before,omitzero"`  // it isn't placed earlier: a restart backs off
+	Volume     string      `json:"volume,omitempty"`     // that it has, from the entry that placed it
+	Month      int         `json:"month,omitempty"`      // in which it counts, see Month; 0: in none
+	// ExpiresAt is when a waiting run that a limit keeps from being placed is
+	// given up, or when the promise of an external run ends.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// Warning says that it ends soon, and why.
+	Warning *Warning `json:"warning,omitempty"`
+	// ResultsUntil is when its result data (output and $BERTH_RESULTS) is
+	// deleted, Results what has become of it.
+	ResultsUntil time.Time `json:"results_until,omitzero"`
+	Results      Results   `json:"results,omitempty" enum:"kept,deleting,deleted"`
+	Name         string    `json:"name,omitempty"` // of an external run
+	Times        RunTimes  `json:"times"`
+	Since        time.Time `json:"since"` // of Phase
+	ModifyIndex  uint64    `json:"modify_index"`
 }
+
+// Results is what has become of a run's result data.
+type Results string
+
+// What becomes of result data; empty: there never was any.
+const (
+	ResultsKept     Results = "kept"
+	ResultsDeleting Results = "deleting" // ordered, its node hasn't confirmed it
+	ResultsDeleted  Results = "deleted"
+)
 
 // RunTimes says when each phase began.
 type RunTimes struct {
@@ -146,15 +167,40 @@ type RunSpec struct {
 	Probe       *Probe   `json:"probe,omitempty"`
 	StopGrace   int      `json:"stop_grace_seconds"`
 	Stoppable   bool     `json:"stoppable"`
+	// MaxDuration is how long its process may live, in seconds; 0: without end.
+	MaxDuration int64 `json:"max_duration_seconds,omitempty" cbor:"MaxDuration,omitempty"`
+	// Retention of its results, frozen when the run is made; 0: none was.
+	RetentionHours int `json:"retention_hours,omitempty" cbor:"RetentionHours,omitempty"`
 }
 
-// Lease is how long a run may live without hearing from the cluster. Only runs
-// with a rate under a budget, or with failover_after, have one.
+// Lease is how long a run may live without hearing from the cluster, and up to
+// when its time is paid. A run with a rate or with failover_after has one; it is
+// a deadline only when Hard (docs/domain.md, leases).
 type Lease struct {
-	Grant     uint64    `json:"grant"` // number of the grant, rising
-	GrantedMS int64     `json:"granted_ms"`
-	End       Stamp     `json:"end"`
+	Grant     uint64    `json:"grant"`      // number of the grant, rising
+	GrantedMS int64     `json:"granted_ms"` // from the stamp that the grant answered to End
+	End       Stamp     `json:"end"`        // without a boot id: not granted to a node yet
 	PaidUntil time.Time `json:"paid_until"` // display only
+	Hard      bool      `json:"hard"`       // the run ends at End
+}
+
+// Leases (docs/domain.md).
+const (
+	DefaultGrant  = time.Hour
+	ShortestGrant = time.Minute    // or what the run asked for, if that is shorter
+	ExternalLease = 24 * time.Hour // of an external run, renewed by any call about it
+	// BeatEvery is how often a node says that it is there, and what of its runs
+	// has lived how long.
+	BeatEvery = 2 * time.Second
+	// StartTimeout is how long an interactive run waits that a limit keeps from
+	// being placed.
+	StartTimeout = time.Hour
+)
+
+// TermAt is when a run with this lease is asked to end, in ms of the boot clock
+// of End; grace in seconds.
+func (l *Lease) TermAt(grace int) int64 {
+	return l.End.BoottimeMS - min(int64(grace)*1000, l.GrantedMS/2)
 }
 
 // Stamp is a moment on a node's boot clock (CLOCK_BOOTTIME), sent with every

@@ -39,7 +39,9 @@ type Workspace struct {
 	UpdatedAt   time.Time       `json:"updated_at"`
 	ArchivedAt  time.Time       `json:"archived_at,omitzero"`
 	DeletedAt   time.Time       `json:"deleted_at,omitzero"` // gone from lists, slug kept
-	ModifyIndex uint64          `json:"modify_index"`
+	// Generation is the number of the latest spending limit there was.
+	Generation  uint64 `json:"-" cbor:"generation,omitempty"`
+	ModifyIndex uint64 `json:"modify_index"`
 }
 
 // Archived reports whether nothing may start here any more.
@@ -50,17 +52,18 @@ type Limits struct {
 	MaxConcurrentRuns int            `json:"max_concurrent_runs"`
 	DailyBudget       *int64         `json:"daily_budget_micro_usd,omitempty"`
 	UserDailyBudget   *int64         `json:"user_daily_budget_micro_usd,omitempty"`
-	MonthlyRuns       *int64         `json:"monthly_run_limit,omitempty"`
+	MonthlyRuns       *int64         `json:"monthly_run_limit,omitempty"` // nil: the plan's
 	Spending          *SpendingLimit `json:"spending_limit,omitempty"`
 	Ceilings          *Ceilings      `json:"ceilings,omitempty"`
 }
 
 // SpendingLimit is a lifetime amount. Each null → set starts a generation.
+// Accrued and Reserved are for display: the state keeps them in its books.
 type SpendingLimit struct {
 	Amount     int64  `json:"amount_micro_usd"`
 	Generation uint64 `json:"generation"`
-	Accrued    int64  `json:"accrued_micro_usd"`
-	Reserved   int64  `json:"reserved_micro_usd"`
+	Accrued    int64  `json:"accrued_micro_usd" cbor:"-"`
+	Reserved   int64  `json:"reserved_micro_usd" cbor:"-"`
 }
 
 // Ceilings bound what a workspace's owners may set; cluster admins set them.
