@@ -59,7 +59,7 @@ func (f *fsm) apply(entry *raft.Log) any {
 	if err := f.fatal.err(); err != nil {
 		return err
 	}
-	res, err := f.store.Apply(entry.Index, entry.Data)
+	res, err := f.store.ApplyInTerm(entry.Index, entry.Term, entry.Data)
 	if err != nil {
 		f.fatal.fail(fmt.Errorf("this server can't follow the log and stops: %w", err))
 		return err

@@ -60,6 +60,12 @@ type Result struct {
 // follow the log (damaged entry, unknown command): the daemon must stop.
 // An entry at or below the last applied index is skipped.
 func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
+	return s.ApplyInTerm(index, 0, entry)
+}
+
+// ApplyInTerm is Apply for a log that knows in which leader's term the entry was
+// written.
+func (s *Store) ApplyInTerm(index, term uint64, entry []byte) (Result, error) {
 	env, cmd, err := decode(entry)
 	if err == nil {
 		err = supported(cmd)
@@ -77,7 +83,7 @@ func (s *Store) Apply(index uint64, entry []byte) (Result, error) {
 		return Result{Index: before.Index}, nil
 	}
 	now := &position{Index: index, At: max(before.At, env.At), Sweep: before.Sweep}
-	tx := &tx{Txn: txn, env: env, index: index, at: time.UnixMicro(now.At).UTC(), position: now}
+	tx := &tx{Txn: txn, env: env, index: index, term: term, at: time.UnixMicro(now.At).UTC(), position: now}
 	res := tx.run(cmd)
 	if res.Err != nil {
 		// Nothing of a refused command is kept; only its outcome is.
@@ -101,6 +107,7 @@ type tx struct {
 	*memdb.Txn
 	env      Envelope
 	index    uint64
+	term     uint64
 	at       time.Time
 	events   []workspace.Event // made by this entry so far
 	result   Result
