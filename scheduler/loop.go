@@ -56,7 +56,7 @@ func (l *Loop) wait(ctx context.Context, view state.View, now time.Time) error {
 	woken, wake := context.WithCancel(ctx)
 	defer wake()
 	var timer <-chan time.Time
-	if d, ok := untilRestart(view, now); ok {
+	if d, ok := untilDue(view, now); ok {
 		t := time.NewTimer(d)
 		defer t.Stop()
 		timer = t.C
@@ -78,18 +78,24 @@ func (l *Loop) wait(ctx context.Context, view state.View, now time.Time) error {
 // its own has passed.
 const lateRestart = time.Second
 
-// untilRestart is how long the next restart that is put off still waits.
-func untilRestart(view state.View, now time.Time) (d time.Duration, ok bool) {
-	for r := range view.PendingRuns() {
-		if r.Reason != workspace.ReasonRestartBackoff {
-			continue
-		}
-		left := r.NotBefore.Sub(now)
+// untilDue is how long it is until time alone may let a waiting run have its
+// place: the next restart that is put off, or the end of the UTC day, at which
+// budgets and months begin anew.
+func untilDue(view state.View, now time.Time) (d time.Duration, ok bool) {
+	sooner := func(left time.Duration) {
 		if left <= 0 {
 			left = lateRestart
 		}
 		if !ok || left < d {
 			d, ok = left, true
+		}
+	}
+	for r := range view.PendingRuns() {
+		switch {
+		case r.Reason == workspace.ReasonRestartBackoff:
+			sooner(r.NotBefore.Sub(now))
+		case workspace.Code(r.Reason).Admission():
+			sooner((workspace.DayOf(now) + 1).Start().Sub(now))
 		}
 	}
 	return d, ok
@@ -103,7 +109,11 @@ func (l *Loop) RunOnce(ctx context.Context, view state.View, now time.Time) erro
 	defer done()
 	placements := q.denied
 	for i, s := range suggestions {
-		placements = append(placements, state.Placement{Run: q.requests[i].Run, Suggestion: s})
+		run := view.Run(q.requests[i].Run)
+		if denial := view.Admission(run, &s, now); denial != nil { // with a place it has a price
+			s = state.Suggestion{Reason: string(denial.Code), Message: denial.Message}
+		}
+		placements = append(placements, state.Placement{Run: run.ID, Suggestion: s})
 	}
 	placements = slices.DeleteFunc(placements, func(p state.Placement) bool { return waitsAlready(view, &p) })
 	if len(placements) == 0 {

@@ -15,17 +15,23 @@ type queue struct {
 	denied   []state.Placement // with why, as their reason to wait
 }
 
+// asker is all that an admission rule knows of a run that has no place yet.
+type asker struct {
+	workspace, user string
+	counted         bool // for the month
+}
+
 func queueOf(view state.View, now time.Time) queue {
 	var q queue
-	known := map[[2]string]*workspace.Error{} // by workspace and user: a rule knows no more of a run
+	known := map[asker]*workspace.Error{}
 	for r := range view.PendingRuns() {
 		if r.NotBefore.After(now) {
 			continue
 		}
-		who := [2]string{r.Workspace, r.User}
+		who := asker{r.Workspace, r.User, r.Counted}
 		denial, seen := known[who]
 		if !seen {
-			denial = view.Admission(r)
+			denial = view.Admission(r, nil, now)
 			known[who] = denial
 		}
 		if denial != nil {

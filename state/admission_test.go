@@ -2,6 +2,7 @@ package state
 
 import (
 	"testing"
+	"time"
 
 	"berth/workspace"
 )
@@ -26,7 +27,7 @@ func TestAdmissionForeseesPlacement(t *testing.T) {
 			w.play(c.before)
 		}
 		view := w.store.View()
-		said := view.Admission(view.Run("r1"))
+		said := view.Admission(view.Run("r1"), nil, time.Time{})
 		w.apply(&PlaceRuns{Placements: []Placement{{Run: "r1", Suggestion: Suggestion{Node: "n1"}}}}, system)
 		run := w.store.View().Run("r1")
 		switch {

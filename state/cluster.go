@@ -1,6 +1,8 @@
 package state
 
 import (
+	"cmp"
+
 	"berth/workspace"
 )
 
@@ -86,4 +88,52 @@ type UpdateCluster struct {
 // Type is TypeUpdateCluster.
 func (*UpdateCluster) Type() Type { return TypeUpdateCluster }
 
-func (c *UpdateCluster) apply(*tx) error { panic("todo") }
+func (c *UpdateCluster) apply(t *tx) error {
+	if err := t.needAdmin(); err != nil {
+		return err
+	}
+	old := t.cluster()
+	if err := matchIndex(c.IfIndex, old.ModifyIndex); err != nil {
+		return err
+	}
+	n := *old
+	if err := c.merge(&n); err != nil {
+		return err
+	}
+	n.ModifyIndex = t.index
+	clusters.put(t, &n)
+	t.result.Object = n.ID
+	t.event(workspace.Event{Type: "cluster.updated", Object: n.ID, Message: "cluster " + n.Name + " updated"})
+	switched(t, n.ID, "", "cluster", old.KillSwitch, n.KillSwitch)
+	if n.KillSwitch && !old.KillSwitch {
+		for _, w := range collect(workspaces.each(t, "id")) {
+			t.stopAll(w.ID, "kill_switch", "the cluster's kill switch was switched on by "+t.env.Principal)
+		}
+	}
+	return nil
+}
+
+func (c *UpdateCluster) merge(n *workspace.Cluster) error {
+	if c.Name != nil {
+		if err := workspace.ValidateLabel("name", *c.Name, workspace.MaxSlug); err != nil {
+			return err
+		}
+		n.Name = *c.Name
+	}
+	if c.KillSwitch != nil {
+		n.KillSwitch = *c.KillSwitch
+	}
+	if c.DailyBudget.Set {
+		n.Limits.DailyBudget = c.DailyBudget.Value
+	}
+	if c.MaxConcurrentRuns != nil {
+		if *c.MaxConcurrentRuns < 0 {
+			return workspace.InvalidField("max_concurrent_runs", "%d is negative; 0 means unlimited", *c.MaxConcurrentRuns)
+		}
+		n.Limits.MaxConcurrentRuns = *c.MaxConcurrentRuns
+	}
+	if c.Defaults != nil {
+		n.Defaults = *c.Defaults
+	}
+	return cmp.Or(checkBudget("daily_budget_micro_usd", n.Limits.DailyBudget), n.Defaults.Validate())
+}

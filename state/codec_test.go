@@ -84,8 +84,30 @@ func sampleCommands() []Command {
 		&KeepVolume{ID: "r1", Policy: "retain:30"},
 		&SetRegistry{Host: "ghcr.io", Username: "me", Password: workspace.Sealed{KeyID: "k", Nonce: []byte{1}, Sealed: []byte{2}}},
 		&RemoveRegistry{Host: "ghcr.io"},
+		&UpdateWorkspace{ID: "w1", DailyBudget: workspace.Optional[int64]{Set: true}, UserDailyBudget: some(int64(5)),
+			SpendingLimit: some(workspace.MaxMoney), MonthlyRuns: some(int64(0)), Ceilings: some(workspace.Ceilings{DailyBudget: ptr(int64(7))}),
+			Plan: ptr(workspace.PlanPro), KillSwitch: ptr(true), MakeDefault: true},
+		&CreateInstance{ID: "i1", Workspace: "w1", Suggestion: &Suggestion{Node: "n1", Stamp: &workspace.Stamp{BootID: "b", BoottimeMS: 5}},
+			Spec: workspace.RunSpec{MaxDuration: 60, RetentionHours: 24}},
+		&Report{workspace.Report{Node: "n1", Expired: []string{"r1"}}},
+		&UpdateCluster{Name: ptr("lab"), KillSwitch: ptr(false), DailyBudget: some(int64(9)), MaxConcurrentRuns: ptr(4), IfIndex: 3,
+			Defaults: &workspace.WorkspaceDefaults{Plan: workspace.PlanPro, UserDailyBudget: ptr(int64(1)), MaxConcurrentRuns: 2}},
+		&FoldHistory{Before: 7, Runs: []string{"r1"}},
+		&DeleteWorkspace{ID: "w1"},
+		&BlockUser{Workspace: "w1", User: "bob", Blocked: true},
+		&ExtendInstance{ID: "i1", ToBeDeletedAt: some(sampleTime)},
+		&StartExternal{Run: "r1", Workspace: "w1", User: "bob", Name: "n", Rate: 5, Lease: time.Hour},
+		&RenewExternal{Run: "r1"},
+		&EndExternal{Run: "r1", Phase: workspace.PhaseFailed, Message: "m", ExitCode: ptr(3)},
+		&RenewLeases{Node: "n1", Stamp: workspace.Stamp{BootID: "b", BoottimeMS: 5}, Runs: []workspace.Livedness{{Run: "r1", LivedMS: 6}}},
+		&ExpireLeases{Term: 2, Runs: []Expired{{Run: "r1", Grant: 3}}},
+		&SetReachable{Node: "n1", Reachable: true},
+		&SetPrice{Resource: "gpu", GPUType: "A100", Node: "n1", Amount: 8},
+		&RemovePrice{Resource: "cpu"},
 	}
 }
+
+func some[T any](v T) workspace.Optional[T] { return workspace.Optional[T]{Set: true, Value: &v} }
 
 func sampleEntry(t testing.TB, cmd Command) []byte {
 	t.Helper()

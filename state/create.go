@@ -38,8 +38,9 @@ func (c *CreateInstance) apply(t *tx) error {
 	if err != nil {
 		return err
 	}
-	if w.Archived() {
-		return t.admit(w, true)
+	if denial := closed(w); denial != nil {
+		t.deniedIn = w.ID
+		return denial
 	}
 	if c.Project != "" {
 		return workspace.InvalidField("project", "there is no project %.40q: workspace %s has none", c.Project, w.Slug)
@@ -56,6 +57,9 @@ func (c *CreateInstance) apply(t *tx) error {
 		CreatedAt: t.at, UpdatedAt: t.at,
 	}
 	if err := inst.Validate(); err != nil {
+		return err
+	}
+	if err := t.checkLifetime(inst); err != nil {
 		return err
 	}
 	if old := instances.get(t, "name", c.Workspace, c.Name); old != nil {

@@ -69,7 +69,7 @@ func (t *tx) deviceFits(d *gpu.Device, r *workspace.Resources, milli int) (reaso
 		return "device_blocked", fmt.Sprintf("GPU %s is held by the quarantined container %s", d.UUID, d.Blocked)
 	case !gpu.Matches(r.GPUType, &d.Info) || !d.HasMemory(r.GPUMemoryMiB):
 		return "device_mismatch", fmt.Sprintf("GPU %s (%s, %d MiB) isn't what was asked for", d.UUID, d.Type, d.MemoryMiB)
-	case mutantFreeDevice:
+	case planted == mutantFreeDevice:
 	case held+milli > gpu.MilliPerDevice:
 		return "waiting_for_gpu", fmt.Sprintf("GPU %s has %d of 1000 milli held, %d are needed", d.UUID, held, milli)
 	case t.familyHeld(d):

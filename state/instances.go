@@ -18,6 +18,11 @@ var instances = table[workspace.Instance]{name: "instances", indexes: []index[wo
 		}
 		return key(i.Workspace, i.Name)
 	}},
+	// due has what a Sweep will have to do, by when.
+	{name: "due", key: func(i *workspace.Instance) []byte {
+		when := dueInstance(i)
+		return keyIf(!when.IsZero(), uint64(max(0, when.UnixMicro())), i.ID) // #nosec G115 -- not negative
+	}},
 }}
 
 func collect[T any](seq iter.Seq[T]) []T { return slices.Collect(seq) }
@@ -50,7 +55,7 @@ func (c *StartInstance) apply(t *tx) error {
 	if run != nil && !run.Phase.Terminal() {
 		if run.Desired == workspace.RunWanted {
 			if run.Phase == workspace.PhasePending && run.NotBefore.After(t.at) {
-				t.startNow(w, run, c.Suggestion)
+				t.startNow(run, c.Suggestion)
 			}
 			return nil
 		}
@@ -70,8 +75,8 @@ func withDigest(inst *workspace.Instance, digest string) *workspace.Instance {
 // startNext promises a run for when the present one, which is stopping, has
 // ended. A promise made before stays: its asker waits for that run.
 func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, digest string) error {
-	if err := t.admitArchived(w); err != nil {
-		return err
+	if denial := closed(w); denial != nil {
+		return denial
 	}
 	if inst.NextRun != "" {
 		t.result.Run = inst.NextRun
@@ -84,13 +89,6 @@ func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, di
 	n.Desired, n.NextRun = workspace.DesiredRunning, run
 	t.result.Run = run
 	t.putInstance(n)
-	return nil
-}
-
-func (t *tx) admitArchived(w *workspace.Workspace) error {
-	if w.Archived() {
-		return t.admit(w, true)
-	}
 	return nil
 }
 
@@ -164,12 +162,17 @@ func (c *DeleteInstance) apply(t *tx) error {
 		return err
 	}
 	t.result.Object = inst.ID
-	if inst.Desired == workspace.DesiredDeleted {
-		return nil
+	if inst.Desired != workspace.DesiredDeleted {
+		t.deleteInstance(inst, "deleted by "+t.env.Principal)
 	}
+	return nil
+}
+
+// deleteInstance makes an instance go, with its container.
+func (t *tx) deleteInstance(inst *workspace.Instance, why string) {
 	n := *inst
-	n.Desired, n.NextRun, n.DeletedAt = workspace.DesiredDeleted, "", t.at
-	message := "instance " + n.Name + " deleted by " + t.env.Principal
+	n.Desired, n.NextRun, n.DeletedAt, n.Warning = workspace.DesiredDeleted, "", t.at, nil
+	message := "instance " + n.Name + " " + why
 	if fate := t.detach(&n); fate != "" {
 		message += "; its volume " + fate
 	}
@@ -177,10 +180,9 @@ func (c *DeleteInstance) apply(t *tx) error {
 	t.event(workspace.Event{Type: "instance.deleted", Object: n.ID, Workspace: n.Workspace, Instance: n.ID, Message: message})
 	if run := t.runOf(&n); run != nil && !run.Phase.Terminal() {
 		t.stopRun(run, "deleted", "its instance was deleted")
-		return nil
+		return
 	}
 	t.settle(n.ID)
-	return nil
 }
 
 // ExtendInstance moves the time at which an instance is deleted. Null: never.
@@ -192,7 +194,34 @@ type ExtendInstance struct {
 // Type is TypeExtendInstance.
 func (*ExtendInstance) Type() Type { return TypeExtendInstance }
 
-func (c *ExtendInstance) apply(*tx) error { panic("todo") }
+func (c *ExtendInstance) apply(t *tx) error {
+	_, inst, err := t.ownInstance(c.ID)
+	if err != nil {
+		return err
+	}
+	n := *inst
+	n.ToBeDeletedAt, n.Warning = time.Time{}, nil
+	message := "instance " + n.Name + " isn't deleted by time any more, says " + t.env.Principal
+	if until := c.ToBeDeletedAt.Value; until != nil {
+		n.ToBeDeletedAt = until.UTC()
+		message = "instance " + n.Name + " lives until " + n.ToBeDeletedAt.Format("2006-01-02 15:04 UTC") + ", says " + t.env.Principal
+	}
+	if err := t.checkLifetime(&n); err != nil {
+		return err
+	}
+	t.result.Object = n.ID
+	t.putInstance(&n)
+	t.event(workspace.Event{Type: "instance.extended", Object: n.ID, Workspace: n.Workspace, Instance: n.ID, Message: message})
+	return nil
+}
+
+// checkLifetime refuses a time of deletion that has passed.
+func (t *tx) checkLifetime(inst *workspace.Instance) error {
+	if at := inst.ToBeDeletedAt; !at.IsZero() && !at.After(t.at) {
+		return workspace.InvalidField("to_be_deleted_at", "%s has passed, it is %s", at.Format(time.RFC3339), t.at.Format(time.RFC3339))
+	}
+	return nil
+}
 
 // ownInstance gives an instance that the caller may change and that isn't
 // being deleted.

@@ -1,8 +1,80 @@
 package state
 
 import (
+	"cmp"
+	"slices"
+	"time"
+
 	"berth/workspace"
 )
+
+// reasonLeaseExpired is why a run has ended whose time was over, as its node's
+// agent and Apply both name it.
+const reasonLeaseExpired = "lease_expired"
+
+// meterOf is the meter that a run would get; inst is nil for an external run.
+func meterOf(run *workspace.Run, inst *workspace.Instance, q quote) *meter {
+	m := &meter{
+		Run: run.ID, Instance: run.Instance, Workspace: run.Workspace, User: run.User, Kind: run.Kind,
+		GPUType: q.types, Milli: q.milli, Node: run.Node, Rate: q.rate, MostMS: run.Spec.MaxDuration * 1000,
+	}
+	if inst != nil {
+		m.Project, m.FailoverMS = inst.Project, int64(inst.FailoverAfter)*1000
+	}
+	return m
+}
+
+// grantFirst is the grant of the entry that places a run. Admission has found that
+// the budgets pay for the shortest.
+func (t *tx) grantFirst(m *meter, stamp *workspace.Stamp, boot string) {
+	p := planRenewal(t, m, 0, t.at)
+	t.reserve(m, p.span)
+	m.Lease = workspace.Lease{Grant: 1, GrantedMS: m.Granted, PaidUntil: t.at.Add(ms(m.Granted)), Hard: p.hard}
+	if stamp != nil && stamp.BootID == boot {
+		m.Lease.End = workspace.Stamp{BootID: boot, BoottimeMS: stamp.BoottimeMS + m.Granted}
+	}
+	m.Index = t.index
+	meters.put(t, m)
+}
+
+func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// renewal is what a meter would get if its lease were renewed.
+type renewal struct {
+	span   span    // life to reserve
+	hard   bool    // the lease is a deadline from now on
+	short  *budget // doesn't pay for it; nil: all do
+	least  int64
+	denial *workspace.Error // in the words of short; made only where asked for
+}
+
+// planRenewal looks how far the budgets pay for a run that has lived so long. What
+// is reserved already needs no budget.
+func planRenewal(in books, m *meter, lived int64, at time.Time) renewal {
+	w := workspaces.get(in, "id", m.Workspace)
+	all, n := budgetsOf(in, w, m.User)
+	want := m.wanted(lived)
+	p := renewal{span: m.spanOf(want, lived, at.UnixMilli()), hard: m.FailoverMS > 0 || m.Rate > 0 && n > 0}
+	p.least = min(want, m.Granted+m.shortest())
+	var reach int64
+	reach, p.short = affordable(in, all[:n], p.span, p.least)
+	if planted == mutantRenewPast && m.Granted > 0 {
+		reach, p.short = want, nil
+	}
+	p.span.to = max(reach, m.Granted)
+	return p
+}
+
+// due: a renewal would be of use at a stamp of the run's node. Every grant answers
+// a newer stamp than the one before.
+func (m *meter) due(stamp workspace.Stamp, hard bool) bool {
+	l := &m.Lease
+	if l.End.BootID != stamp.BootID {
+		return true // not granted in this boot
+	}
+	used := stamp.BoottimeMS - (l.End.BoottimeMS - l.GrantedMS)
+	return used > 0 && (used >= l.GrantedMS/4 || hard != l.Hard)
+}
 
 // RenewLeases grants further time to runs of one node, in the order given: that
 // of (lease end, run id). It answers a beat of the node.
@@ -15,7 +87,80 @@ type RenewLeases struct {
 // Type is TypeRenewLeases.
 func (*RenewLeases) Type() Type { return TypeRenewLeases }
 
-func (c *RenewLeases) apply(*tx) error { panic("todo") }
+func (c *RenewLeases) apply(t *tx) error {
+	if err := t.needSystem(); err != nil {
+		return err
+	}
+	node := nodes.get(t, "id", c.Node)
+	if node == nil || node.Stamp.BootID != c.Stamp.BootID {
+		return workspace.Errorf(workspace.CodeConflict, "the beat is of boot %s of node %s, which isn't its present one", c.Stamp.BootID, c.Node)
+	}
+	for i := range c.Runs {
+		if old := meters.get(t, "id", c.Runs[i].Run); old != nil && old.Node == c.Node {
+			t.renew(old, c.Stamp, c.Runs[i].LivedMS)
+		}
+	}
+	return nil
+}
+
+// renew books what a run has lived, and grants it more where the budgets pay.
+func (t *tx) renew(old *meter, stamp workspace.Stamp, lived int64) {
+	m := *old
+	lived = max(lived, m.Charged)
+	t.catchUp(&m, lived)
+	p := planRenewal(t, &m, lived, t.at)
+	if m.due(stamp, p.hard) {
+		t.grant(&m, p, stamp, lived)
+	}
+	meters.put(t, &m)
+}
+
+func (t *tx) grant(m *meter, p renewal, stamp workspace.Stamp, lived int64) {
+	l := &m.Lease
+	if p.short != nil {
+		t.denyRenewal(m, p)
+		if l.End.BootID == stamp.BootID {
+			if l.Hard != p.hard {
+				l.Hard, m.Index = p.hard, t.index
+			}
+			return // what was paid plays out
+		}
+		p.span.to = m.Granted
+	} else if m.Denied != "" {
+		m.Denied, m.Why = "", ""
+		t.warn(m.Run, nil)
+	}
+	t.reserve(m, p.span)
+	left := m.Granted - lived
+	*l = workspace.Lease{Grant: l.Grant + 1, GrantedMS: left, PaidUntil: t.at.Add(ms(left)), Hard: p.hard,
+		End: workspace.Stamp{BootID: stamp.BootID, BoottimeMS: stamp.BoottimeMS + left}}
+	m.Index = t.index
+}
+
+// denyRenewal notes that a run isn't given more time, once per reason.
+func (t *tx) denyRenewal(m *meter, p renewal) {
+	if m.Denied == p.short.code {
+		return
+	}
+	d := p.short.denial(t, t.workspace(m.Workspace), t.at, m.Rate, m.shortest())
+	m.Denied, m.Why = d.Code, d.Message
+	t.warn(m.Run, &workspace.Warning{Reason: string(d.Code), EndsAt: m.Lease.PaidUntil,
+		Message: "it isn't given more time: " + d.Message})
+}
+
+// warn puts a warning on a run, or takes it away with nil.
+func (t *tx) warn(run string, w *workspace.Warning) {
+	n := *runs.get(t, "id", run)
+	n.Warning = w
+	t.putRun(&n)
+	e := workspace.Event{Type: "run.renewed", Object: n.ID, Workspace: n.Workspace, Instance: n.Instance, Run: n.ID, Node: n.Node,
+		Message: "it is given more time again"}
+	if w != nil {
+		e.Type, e.Reason = "run.ends_soon", w.Reason
+		e.Message = "it ends at " + w.EndsAt.Format("2006-01-02 15:04:05 UTC") + ": " + w.Message
+	}
+	t.event(e)
+}
 
 // ExpireLeases ends runs of unreachable nodes whose lease is over by the clock of
 // the leader that proposes it.
@@ -33,7 +178,23 @@ type Expired struct {
 // Type is TypeExpireLeases.
 func (*ExpireLeases) Type() Type { return TypeExpireLeases }
 
-func (c *ExpireLeases) apply(*tx) error { panic("todo") }
+func (c *ExpireLeases) apply(t *tx) error {
+	if err := t.needSystem(); err != nil {
+		return err
+	}
+	if c.Term != t.term {
+		return workspace.Errorf(workspace.CodeConflict, "it was proposed in term %d, this is term %d: whoever leads now waits itself", c.Term, t.term)
+	}
+	for _, e := range c.Runs {
+		m := meters.get(t, "id", e.Run)
+		if m == nil || m.Node == "" || m.Lease.Grant != e.Grant || !m.Lease.Hard || nodes.get(t, "id", m.Node).Reachable {
+			continue
+		}
+		t.endRun(runs.get(t, "id", e.Run), workspace.PhaseLost, reasonLeaseExpired,
+			"its node "+nodeName(t, m.Node)+" is unreachable and its lease is over: it has ended there")
+	}
+	return nil
+}
 
 // SetReachable notes whether the leader hears from a node.
 type SetReachable struct {
@@ -44,25 +205,100 @@ type SetReachable struct {
 // Type is TypeSetReachable.
 func (*SetReachable) Type() Type { return TypeSetReachable }
 
-func (c *SetReachable) apply(*tx) error { panic("todo") }
+func (c *SetReachable) apply(t *tx) error {
+	if err := t.needSystem(); err != nil {
+		return err
+	}
+	old := nodes.get(t, "id", c.Node)
+	if old == nil {
+		return workspace.Errorf(workspace.CodeNotFound, "there is no node %.40q", c.Node)
+	}
+	if old.Reachable == c.Reachable {
+		return nil
+	}
+	n := *old
+	n.Reachable, n.Since, n.ModifyIndex = c.Reachable, t.at, t.index
+	nodes.put(t, &n)
+	e := workspace.Event{Type: "node.reachable", Object: n.ID, Node: n.ID, Message: "node " + n.Name + " is heard again"}
+	if !c.Reachable {
+		e.Type, e.Reason = "node.unreachable", "node_unreachable"
+		e.Message = "node " + n.Name + " isn't heard: its runs go on there, those with a lease until that ends"
+	}
+	t.event(e)
+	return nil
+}
 
 // Leased is a live run with a lease, as the leader's lease loop sees it.
 type Leased struct {
 	Run       string
 	Node      string
+	LivedMS   int64
 	Lease     workspace.Lease
 	GrantedMS int64 // of its life; reserved up to here
-	Renewable bool  // a renewal would give it more time now
-	Due       bool  // by its lease, whatever the budgets say: a quarter of the grant is used at the beat, or it has no end yet, or a budget applies that its lease doesn't know
+	Due       bool  // a renewal would be of use: a quarter of the grant is used, or it has no end yet, or a budget applies that its lease doesn't know
+	Renewable bool  // the budgets pay for it now
+	Learns    bool  // they don't, and the state doesn't know yet
 }
 
-// Leases of the live runs of a node, in the order (lease end, run id), as they
-// would be renewed at a beat of the node.
-func (v View) Leases(beat workspace.Beat) []Leased { panic("todo") }
+// Leases are a node's live runs at a beat of it and a time, in the order (lease
+// end, run id). Those that are Due and Renewable, or Due and Learn, belong into a
+// RenewLeases.
+func (v View) Leases(beat workspace.Beat, now time.Time) []Leased {
+	at := v.At()
+	if now.After(at) {
+		at = now
+	}
+	in := ledgers{v.txn}
+	all := make([]Leased, 0, len(beat.Runs))
+	for _, r := range beat.Runs {
+		m := meters.get(v.txn, "id", r.Run)
+		if m == nil || m.Node != beat.Node {
+			continue
+		}
+		l := Leased{Run: m.Run, Node: m.Node, LivedMS: r.LivedMS, Lease: m.Lease, GrantedMS: m.Granted}
+		p := planRenewal(in, m, max(r.LivedMS, m.Charged), at)
+		l.Due = m.due(beat.Stamp, p.hard)
+		l.Renewable = p.short == nil || m.Lease.End.BootID != beat.Stamp.BootID
+		l.Learns = p.short != nil && (m.Denied != p.short.code || p.hard != m.Lease.Hard)
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b Leased) int {
+		return cmp.Or(cmp.Compare(a.Lease.End.BoottimeMS, b.Lease.End.BoottimeMS), cmp.Compare(a.Run, b.Run))
+	})
+	return all
+}
 
-// Metered is the time and money of a live run; nil for one without a rate or
-// lease, or that is over.
-func (v View) Metered(run string) *workspace.Metered { panic("todo") }
+// Metered is the time and money of a live run; nil for one that is not.
+func (v View) Metered(run string) *workspace.Metered {
+	m := meters.get(v.txn, "id", run)
+	if m == nil {
+		return nil
+	}
+	lease := m.Lease
+	return &workspace.Metered{Lease: &lease, Cost: m.cost(0, m.Charged), ChargedMS: m.Charged, GrantedMS: m.Granted,
+		Reserved: m.cost(m.Charged, m.Granted)}
+}
 
-// Present is a run as it is shown: with its lease and what it has cost so far.
-func (v View) Present(run *workspace.Run) *workspace.Run { panic("todo") }
+// LeaseIndex is the index of the entry that changed a live run's lease last: its
+// end, or whether it is a deadline. 0 for one that has none.
+func (v View) LeaseIndex(run string) uint64 {
+	if m := meters.get(v.txn, "id", run); m != nil {
+		return m.Index
+	}
+	return 0
+}
+
+// Present is a run as it is shown: a live one with its lease, where that is a
+// deadline, and with what it has cost so far.
+func (v View) Present(run *workspace.Run) *workspace.Run {
+	m := v.Metered(run.ID)
+	if m == nil {
+		return run
+	}
+	n := *run
+	n.Cost, n.ChargedMS = m.Cost, m.ChargedMS
+	if m.Lease.Hard {
+		n.Lease = m.Lease
+	}
+	return &n
+}

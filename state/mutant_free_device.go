@@ -2,6 +2,4 @@
 
 package state
 
-// mutantFreeDevice plants a bug for the property test to catch: a held device
-// counts as free.
-const mutantFreeDevice = true
+const planted = mutantFreeDevice

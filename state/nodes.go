@@ -47,8 +47,34 @@ func (c *Report) apply(t *tx) error {
 	for i := range c.Volumes {
 		t.reportVolume(c.Node, &c.Volumes[i], late)
 	}
+	for _, id := range c.Expired {
+		t.expired(c.Node, id)
+	}
 	t.result.Object = c.Node
 	return nil
+}
+
+// lived books what a run's process has lived, as its node reports it.
+func (t *tx) lived(run *workspace.Run, lived int64) {
+	if old := meters.get(t, "id", run.ID); old != nil && lived > old.Charged {
+		m := *old
+		t.catchUp(&m, lived)
+		meters.put(t, &m)
+	}
+}
+
+// expired takes a node's word that the result data of an ended run is gone, as it
+// was ordered.
+func (t *tx) expired(node, id string) {
+	run := runs.get(t, "id", id)
+	if run == nil || run.Node != node || run.Results != workspace.ResultsDeleting {
+		return
+	}
+	n := *run
+	n.Results = workspace.ResultsDeleted
+	t.putRun(&n)
+	t.event(workspace.Event{Type: "run.results_deleted", Object: n.ID, Workspace: n.Workspace, Instance: n.Instance, Run: n.ID, Node: node,
+		Message: "the output and results of run " + n.ID + " are deleted: data_retention is over"})
 }
 
 // reportHost takes what a report says of the node and its devices.
@@ -140,8 +166,11 @@ func (t *tx) freeAll(d *gpu.Device) {
 // reportRun takes a phase that a node has seen one of its runs reach.
 func (t *tx) reportRun(node string, r *workspace.RunReport) {
 	run := runs.get(t, "id", r.Run)
-	if run == nil || run.Node != node || run.Epoch != r.Epoch || !r.Phase.ByAgent() || run.Phase.Terminal() {
+	if run == nil || run.Node != node || run.Kind == workspace.KindExternal || run.Epoch != r.Epoch || !r.Phase.ByAgent() || run.Phase.Terminal() {
 		return
+	}
+	if r.LivedMS > 0 && !r.Phase.Terminal() {
+		t.lived(run, r.LivedMS)
 	}
 	n := *run
 	switch {
@@ -153,7 +182,7 @@ func (t *tx) reportRun(node string, r *workspace.RunReport) {
 	case !run.Phase.CanBecome(r.Phase):
 	case r.Phase.Terminal():
 		n.ExitCode, n.OOM = r.ExitCode, r.OOM
-		t.endRun(&n, r.Phase, r.Reason, r.Message)
+		t.endRunAt(&n, max(0, r.LivedMS), r.Phase, r.Reason, r.Message)
 	default:
 		t.publish(&n, r)
 		t.setPhase(&n, r.Phase, r.Reason, r.Message)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"time"
 
 	"berth/gpu"
 	"berth/workspace"
@@ -23,11 +24,11 @@ type Suggestion struct {
 // suggest carries out a suggestion where it can be honoured. A run that follows
 // another by policy waits for what isn't there: its instance ran here before, and
 // after a boot a driver may come late.
-func (t *tx) suggest(run *workspace.Run, s *Suggestion) {
+func (t *tx) suggest(run *workspace.Run, s *Suggestion, q quote) {
 	switch {
 	case s == nil:
 	case s.Node != "":
-		if reason, message := t.place(run, s); reason != "" {
+		if reason, message := t.place(run, s, q); reason != "" {
 			t.wait(run, reason, message)
 		}
 	case s.Impossible && run.Restarts == 0:
@@ -61,18 +62,20 @@ func (c *PlaceRuns) apply(t *tx) error {
 		if run == nil || run.Phase != workspace.PhasePending || run.NotBefore.After(t.at) {
 			continue // ended or placed since the scheduler looked, or put off
 		}
-		if denial := t.admit(t.workspace(run.Workspace), false); denial != nil {
+		ask := questionOf(t, run, &p.Suggestion, t.at)
+		if denial := t.admit(ask); denial != nil {
 			t.wait(run, string(denial.Code), denial.Message)
 			continue
 		}
-		t.suggest(run, &p.Suggestion)
+		t.suggest(run, &p.Suggestion, ask.quote)
 	}
 	return nil
 }
 
-// place puts a run on a node and its devices, or says why not. It is the one
-// way a run becomes assigned and a device held.
-func (t *tx) place(run *workspace.Run, s *Suggestion) (reason, message string) {
+// place puts an admitted run on a node and its devices, or says why not. It is the
+// one way a run becomes assigned and a device held; its rate is frozen and its
+// first time reserved in the same entry.
+func (t *tx) place(run *workspace.Run, s *Suggestion, q quote) (reason, message string) {
 	node := nodes.get(t, "id", s.Node)
 	if node == nil {
 		return "node_unknown", "the node chosen for it is not in the cluster"
@@ -91,7 +94,9 @@ func (t *tx) place(run *workspace.Run, s *Suggestion) (reason, message string) {
 	n := *run
 	n.Node, n.Devices, n.Epoch = node.ID, s.Devices, epoch
 	n.Unreleased = len(s.Devices) > 0
-	n.Counted = true
+	n.Rate, n.ExpiresAt = q.rate, time.Time{}
+	t.countRun(&n)
+	t.grantFirst(meterOf(&n, instances.get(t, "id", n.Instance), q), s.Stamp, node.Stamp.BootID)
 	if volume != nil {
 		t.attach(volume, &n)
 	}

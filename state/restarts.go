@@ -37,7 +37,7 @@ func (t *tx) restart(inst *workspace.Instance, ended *workspace.Run) {
 		return
 	}
 	n := t.newRun(inst, t.derivedID())
-	n.Restarts = count
+	n.Restarts, n.Counted = count, true // it counts for the month already
 	which := fmt.Sprintf("restart %d", count)
 	if policy.MaxRestarts > 0 {
 		which = fmt.Sprintf("restart %d of %d", count, policy.MaxRestarts)
@@ -83,15 +83,16 @@ func (t *tx) giveUp(run *workspace.Run, most int) {
 
 // startNow ends the wait of a run that a restart put off: someone asks for it.
 // The count of restarts begins anew.
-func (t *tx) startNow(w *workspace.Workspace, run *workspace.Run, s *Suggestion) {
+func (t *tx) startNow(run *workspace.Run, s *Suggestion) {
 	n := *run
 	n.NotBefore, n.Restarts = time.Time{}, 0
 	t.wait(&n, "waiting_for_placement", "started by "+t.env.Principal+" before its time")
-	if denial := t.admit(w, false); denial != nil {
+	ask := questionOf(t, &n, s, t.at)
+	if denial := t.admit(ask); denial != nil {
 		t.wait(&n, string(denial.Code), denial.Message)
 		return
 	}
-	t.suggest(runs.get(t, "id", n.ID), s)
+	t.suggest(runs.get(t, "id", n.ID), s, ask.quote)
 }
 
 // derivedID makes the id of a run that an entry brings about without anyone

@@ -80,6 +80,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := readSnapshot(r, txn); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
+	recount(txn)
 	txn.Commit()
 	close(s.db.Swap(db).replaced)
 	return nil

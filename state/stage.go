@@ -4,6 +4,8 @@ import (
 	"bytes"
 
 	"github.com/hashicorp/go-memdb"
+
+	"berth/workspace"
 )
 
 // stagedMost bounds how many rows wait; it keeps the search among them short.
@@ -54,6 +56,9 @@ func (t *tx) Insert(table string, row any) error {
 func (t *tx) Delete(table string, row any) error {
 	if err := t.flush(); err != nil {
 		return err
+	}
+	if run, ok := row.(*workspace.Run); ok {
+		count(t.Txn, run, nil)
 	}
 	return t.Txn.Delete(table, row)
 }
@@ -111,7 +116,12 @@ func (t *tx) flushFor(table, index string, parts []any) error {
 // flush writes the staged rows, in the order in which they came.
 func (t *tx) flush() error {
 	for i := range t.staged {
-		if err := t.Txn.Insert(t.staged[i].table.title(), t.staged[i].row); err != nil {
+		s := &t.staged[i]
+		if run, ok := s.row.(*workspace.Run); ok {
+			old, _ := s.old.(*workspace.Run)
+			count(t.Txn, old, run)
+		}
+		if err := t.Txn.Insert(s.table.title(), s.row); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +40,7 @@ func newDatabase() *database {
 
 func schema() *memdb.DBSchema {
 	s := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
-	for _, t := range allTables {
+	for _, t := range slices.Concat(allTables, derived) {
 		ts := t.schema()
 		s.Tables[ts.Name] = ts
 	}
@@ -90,9 +91,11 @@ func (s *Store) ApplyInTerm(index, term uint64, entry []byte) (Result, error) {
 		txn.Abort()
 		txn = s.db.Load().mem.Txn(true)
 		defer txn.Abort()
-		tx.Txn, tx.staged, tx.events = txn, nil, nil
+		tx.Txn, tx.staged, tx.events, tx.books = txn, nil, nil, openBooks{}
+		tx.countDenial(tx.deniedIn, res.Err.Code)
 	}
 	tx.remember(res)
+	tx.keepBooks()
 	if err := tx.flush(); err != nil {
 		panic(err.Error()) // as any schema error
 	}
@@ -113,7 +116,9 @@ type tx struct {
 	result   Result
 	staged   []stagedRow
 	position *position // after this entry
-	derived  uint64    // ids made by derivedID so far
+	books    openBooks
+	deniedIn string // workspace of the latest denial
+	derived  uint64 // ids made by derivedID so far
 }
 
 func (t *tx) run(cmd Command) Result {

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/hashicorp/go-memdb"
 )
@@ -20,12 +21,15 @@ type anyTable interface {
 // allTables in the order in which a snapshot holds them; new ones go last.
 var allTables = []anyTable{
 	meta, clusters, workspaces, members, templates, instances, runs, nodes, devices, events, outcomes,
-	volumes, registries,
+	volumes, registries, prices, meters, days, accounts, ledger, usages, months, denials,
 }
+
+// derived tables are made of others, and in no snapshot.
+var derived = []anyTable{tallies}
 
 var tablesByName = func() map[string]anyTable {
 	byName := map[string]anyTable{}
-	for _, t := range allTables {
+	for _, t := range slices.Concat(allTables, derived) {
 		byName[t.title()] = t
 	}
 	return byName

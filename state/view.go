@@ -199,6 +199,8 @@ const (
 	TopicEvents     Topic = "events"
 	TopicVolumes    Topic = "volumes"
 	TopicTemplates  Topic = "templates"
+	TopicMeters     Topic = "meters"
+	TopicPrices     Topic = "prices"
 )
 
 // Wait blocks until a topic has changed since this view, the state was

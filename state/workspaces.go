@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -50,10 +51,10 @@ func (c *CreateWorkspace) apply(t *tx) error {
 	}
 	w := &workspace.Workspace{
 		ID: c.ID, Name: c.Name, Slug: c.Slug, Description: c.Description, Settings: c.Settings, Plan: c.Plan,
-		Limits:    workspace.Limits{MaxConcurrentRuns: defaultConcurrency(c.Plan)},
 		Retention: workspace.Retention{Unit: "days", Value: workspace.DefaultRetentionDays},
 		CreatedAt: t.at, UpdatedAt: t.at, ModifyIndex: t.index,
 	}
+	t.defaultLimits(w)
 	if c.Retention != nil {
 		w.Retention = *c.Retention
 	}
@@ -73,6 +74,21 @@ func (c *CreateWorkspace) apply(t *tx) error {
 	t.event(workspace.Event{Type: "workspace.created", Object: w.ID, Workspace: w.ID,
 		Message: "workspace " + w.Slug + " created"})
 	return nil
+}
+
+// defaultLimits are the operator's for new workspaces, as far as the plan has them.
+func (t *tx) defaultLimits(w *workspace.Workspace) {
+	d := t.cluster().Defaults
+	if w.Plan == "" {
+		w.Plan = cmp.Or(d.Plan, workspace.PlanScale)
+	}
+	w.Limits = workspace.Limits{MaxConcurrentRuns: defaultConcurrency(w.Plan), DailyBudget: d.DailyBudget}
+	if d.MaxConcurrentRuns > 0 && w.Plan != workspace.PlanBasic {
+		w.Limits.MaxConcurrentRuns = d.MaxConcurrentRuns
+	}
+	if w.Plan.Includes(workspace.PlanPro) {
+		w.Limits.UserDailyBudget = d.UserDailyBudget
+	}
 }
 
 func defaultConcurrency(p workspace.Plan) int {
@@ -141,18 +157,26 @@ func (c *UpdateWorkspace) apply(t *tx) error {
 	}
 	w := *old
 	c.merge(&w)
-	if c.MaxConcurrentRuns != nil && w.Plan == workspace.PlanBasic {
-		return workspace.Errorf(workspace.CodeDenied, "max_concurrent_runs is fixed at %d on plan basic: it needs plan pro or higher",
-			workspace.BasicMaxConcurrentRuns)
+	if err := c.limit(t, old, &w); err != nil {
+		return err
 	}
 	if err := w.Validate(); err != nil {
 		return err
+	}
+	if c.MakeDefault && !w.IsDefault {
+		if err := t.moveDefault(&w); err != nil {
+			return err
+		}
 	}
 	w.UpdatedAt, w.ModifyIndex = t.at, t.index
 	workspaces.put(t, &w)
 	t.result.Object = w.ID
 	t.event(workspace.Event{Type: "workspace.updated", Object: w.ID, Workspace: w.ID,
 		Message: "workspace " + w.Slug + " updated"})
+	switched(t, w.ID, w.ID, "workspace "+w.Slug, old.KillSwitch, w.KillSwitch)
+	if w.KillSwitch && !old.KillSwitch {
+		t.stopAll(w.ID, "kill_switch", "the kill switch of workspace "+w.Slug+" was switched on by "+t.env.Principal)
+	}
 	return nil
 }
 
@@ -169,9 +193,21 @@ func (c *UpdateWorkspace) merge(w *workspace.Workspace) {
 	if c.Retention != nil {
 		w.Retention = *c.Retention
 	}
-	if c.MaxConcurrentRuns != nil {
-		w.Limits.MaxConcurrentRuns = *c.MaxConcurrentRuns
+}
+
+// moveDefault takes the flag of the default workspace from the one that has it.
+func (t *tx) moveDefault(w *workspace.Workspace) error {
+	if err := t.needAdmin(); err != nil {
+		return err
 	}
+	if w.Archived() {
+		return workspace.Errorf(workspace.CodeConflict, "workspace %s is archived: it can't be the default", w.Slug)
+	}
+	old := *workspaces.get(t, "default", "default")
+	old.IsDefault, old.UpdatedAt, old.ModifyIndex = false, t.at, t.index
+	workspaces.put(t, &old)
+	w.IsDefault = true
+	return nil
 }
 
 func matchIndex(want, have uint64) error {
@@ -197,11 +233,17 @@ func (c *ArchiveWorkspace) apply(t *tx) error {
 		return err
 	}
 	t.result.Object = c.ID
+	_, err = t.archive(old)
+	return err
+}
+
+// archive gives the workspace as it is then.
+func (t *tx) archive(old *workspace.Workspace) (*workspace.Workspace, error) {
 	if old.Archived() {
-		return nil
+		return old, nil
 	}
 	if old.IsDefault {
-		return workspace.Errorf(workspace.CodeConflict, "the default workspace can't be archived: make another one the default first")
+		return nil, workspace.Errorf(workspace.CodeConflict, "the default workspace can't be archived: make another one the default first")
 	}
 	w := *old
 	w.ArchivedAt, w.UpdatedAt, w.ModifyIndex = t.at, t.at, t.index
@@ -211,9 +253,10 @@ func (c *ArchiveWorkspace) apply(t *tx) error {
 			t.stopInstance(inst, "workspace_archived", "its workspace was archived")
 		}
 	}
+	t.stopAll(w.ID, "workspace_archived", "its workspace was archived")
 	t.event(workspace.Event{Type: "workspace.archived", Object: w.ID, Workspace: w.ID,
 		Message: "workspace " + w.Slug + " archived"})
-	return nil
+	return &w, nil
 }
 
 // DeleteWorkspace archives a workspace and takes it out of lists. Its ledger
@@ -225,7 +268,23 @@ type DeleteWorkspace struct {
 // Type is TypeDeleteWorkspace.
 func (*DeleteWorkspace) Type() Type { return TypeDeleteWorkspace }
 
-func (c *DeleteWorkspace) apply(*tx) error { panic("todo") }
+func (c *DeleteWorkspace) apply(t *tx) error {
+	old, err := t.needOwner(c.ID)
+	if err != nil {
+		return err
+	}
+	t.result.Object = c.ID
+	w, err := t.archive(old)
+	if err != nil {
+		return err
+	}
+	n := *w
+	n.DeletedAt, n.UpdatedAt, n.ModifyIndex = t.at, t.at, t.index
+	workspaces.put(t, &n)
+	t.event(workspace.Event{Type: "workspace.deleted", Object: n.ID, Workspace: n.ID,
+		Message: "workspace " + n.Slug + " deleted by " + t.env.Principal + "; its ledger stays and its slug isn't used again"})
+	return nil
+}
 
 // BlockUser keeps a user from starting anything in a workspace, or lets them
 // again.
@@ -238,4 +297,28 @@ type BlockUser struct {
 // Type is TypeBlockUser.
 func (*BlockUser) Type() Type { return TypeBlockUser }
 
-func (c *BlockUser) apply(*tx) error { panic("todo") }
+func (c *BlockUser) apply(t *tx) error {
+	w, err := t.needOwner(c.Workspace)
+	if err != nil {
+		return err
+	}
+	if c.User == "" {
+		return workspace.InvalidField("user", "is required")
+	}
+	m := workspace.Member{Workspace: w.ID, User: c.User, Role: workspace.RoleMember, CreatedAt: t.at}
+	if old := members.get(t, "id", w.ID, c.User); old != nil {
+		m = *old
+	}
+	if c.Blocked && m.Role == workspace.RoleOwner && t.env.Role != workspace.RoleClusterAdmin {
+		return t.denied("only a cluster admin may block an owner")
+	}
+	m.Blocked, m.UpdatedAt = c.Blocked, t.at
+	members.put(t, &m)
+	t.result.Object = w.ID
+	e := workspace.Event{Type: "member.unblocked", Object: c.User, Workspace: w.ID, Message: "user " + c.User + " may start runs again"}
+	if c.Blocked {
+		e.Type, e.Message = "member.blocked", "user "+c.User+" can't start runs any more; what runs goes on"
+	}
+	t.event(e)
+	return nil
+}

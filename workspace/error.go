@@ -35,6 +35,16 @@ const (
 	CodeConcurrency       Code = "MAX_CONCURRENT_RUNS_EXCEEDED"
 )
 
+// Admission reports whether a code is one of admission's: a limit, not a fault.
+func (c Code) Admission() bool {
+	switch c {
+	case CodeWorkspaceArchived, CodeKillSwitch, CodeUserBlocked, CodeWorkspaceBudget, CodeUserBudget, CodeSpendingLimit,
+		CodeMonthlyRuns, CodeConcurrency, CodeUnpriced:
+		return true
+	}
+	return false
+}
+
 // Error is the one error type that crosses package and process borders.
 type Error struct {
 	Code    Code              `json:"code" cbor:"1,keyasint"`

@@ -1,6 +1,9 @@
 package workspace
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // LedgerEntry is what one run has cost on one UTC day in one generation of its
 // workspace's spending limit. There is one per (run, day, generation), raised
@@ -127,4 +130,36 @@ type Metered struct {
 	ChargedMS int64  `json:"charged_ms"`         // of its life
 	GrantedMS int64  `json:"granted_ms"`         // of its life; reserved up to here
 	Reserved  int64  `json:"reserved_micro_usd"` // what is granted and not charged
+}
+
+// Label says what a price is for: "gpu A100", "cpu on node N".
+func (p *Price) Label() string {
+	label := p.Resource
+	if p.GPUType != "" {
+		label += " " + p.GPUType
+	}
+	if p.Node != "" {
+		label += " on node " + p.Node
+	}
+	return label
+}
+
+// Validate checks what a price is for, and its amount.
+func (p *Price) Validate() error {
+	switch p.Resource {
+	case "gpu":
+		if p.GPUType == "" || strings.ContainsAny(p.GPUType, "| \t\n") || len(p.GPUType) > MaxSlug {
+			return InvalidField("gpu_type", "%.40q isn't one GPU type such as a100 or A100-SXM4-80GB, or * for all", p.GPUType)
+		}
+	case "cpu", "memory":
+		if p.GPUType != "" {
+			return InvalidField("gpu_type", "%.40q: only a gpu has a type", p.GPUType)
+		}
+	default:
+		return InvalidField("resource", "%.40q is none of gpu, cpu, memory", p.Resource)
+	}
+	if p.Amount < 0 || p.Amount > MaxRate {
+		return InvalidField("amount_micro_usd_per_hour", "%d is outside 0 to %d", p.Amount, MaxRate)
+	}
+	return nil
 }

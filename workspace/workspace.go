@@ -16,6 +16,25 @@ const (
 	PlanEnterprise Plan = "enterprise"
 )
 
+var planOrder = map[Plan]int{PlanBasic: 1, PlanPro: 2, PlanScale: 3, PlanEnterprise: 4}
+
+// Valid reports whether there is such a plan.
+func (p Plan) Valid() bool { return planOrder[p] > 0 }
+
+// Includes reports whether p has what comes with a plan.
+func (p Plan) Includes(least Plan) bool { return planOrder[p] >= planOrder[least] }
+
+// MonthlyRuns is how many runs a month a plan has; false: any number.
+func (p Plan) MonthlyRuns() (n int64, limited bool) {
+	switch p {
+	case PlanBasic:
+		return 1_000, true
+	case PlanPro:
+		return 50_000, true
+	}
+	return 0, false
+}
+
 // Defaults of a new workspace.
 const (
 	DefaultMaxConcurrentRuns = 10
@@ -134,4 +153,25 @@ type Project struct {
 	Settings    json.RawMessage `json:"settings,omitempty"`
 	CreatedAt   time.Time       `json:"created_at"`
 	UpdatedAt   time.Time       `json:"updated_at"`
+}
+
+// Validate checks the plan and the amounts.
+func (d *WorkspaceDefaults) Validate() error {
+	if d.Plan != "" && !d.Plan.Valid() {
+		return InvalidField("new_workspace_defaults.plan", "%.40q is none of basic, pro, scale, enterprise", d.Plan)
+	}
+	if d.MaxConcurrentRuns < 0 {
+		return InvalidField("new_workspace_defaults.max_concurrent_runs", "%d is negative", d.MaxConcurrentRuns)
+	}
+	for _, b := range []struct {
+		field  string
+		amount *int64
+	}{{"daily_budget", d.DailyBudget}, {"user_daily_budget", d.UserDailyBudget}} {
+		if b.amount != nil {
+			if err := CheckMoney("new_workspace_defaults."+b.field+"_micro_usd", *b.amount); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

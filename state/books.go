@@ -1,0 +1,185 @@
+package state
+
+import "berth/workspace"
+
+// sums is what a budget's scope has spent and reserved on one UTC day. They are
+// kept where no budget is set, too: one may be set later.
+type sums struct {
+	Scope     scope         `cbor:"1,keyasint"`
+	Workspace string        `cbor:"2,keyasint,omitempty"`
+	User      string        `cbor:"3,keyasint,omitempty"`
+	Day       workspace.Day `cbor:"4,keyasint"`
+	Spent     int64         `cbor:"5,keyasint,omitempty"` // micro-USD
+	Reserved  int64         `cbor:"6,keyasint,omitempty"`
+}
+
+// scope is whose money a sum counts.
+type scope string
+
+const (
+	ofCluster   scope = "c"
+	ofWorkspace scope = "w"
+	ofUser      scope = "u" // in one workspace
+)
+
+func (s *sums) key() []byte {
+	return key(string(s.Scope), s.Workspace, s.User, uint64(s.Day)) // #nosec G115 -- after 1970
+}
+
+var days = table[sums]{name: "days", indexes: []index[sums]{
+	{name: "id", key: (*sums).key},
+}}
+
+// account is a workspace's money over all days.
+type account struct {
+	Workspace string `cbor:"1,keyasint"`
+	Spent     int64  `cbor:"2,keyasint,omitempty"` // micro-USD, ever
+	Reserved  int64  `cbor:"3,keyasint,omitempty"`
+	Folded    int64  `cbor:"4,keyasint,omitempty"` // of Spent: by runs that history has forgotten
+	// Of the spending limit's generation:
+	Generation uint64 `cbor:"5,keyasint,omitempty"`
+	Accrued    int64  `cbor:"6,keyasint,omitempty"`
+	Held       int64  `cbor:"7,keyasint,omitempty"` // reserved
+}
+
+var accounts = table[account]{name: "accounts", indexes: []index[account]{
+	{name: "id", key: func(a *account) []byte { return key(a.Workspace) }},
+}}
+
+// books is where sums and accounts are read: a view, or an entry under way.
+type books interface {
+	reader
+	sumsOf(scope scope, workspace, user string, day workspace.Day) sums
+	accountOf(workspace string) account
+}
+
+// ledgers is a view's books.
+type ledgers struct{ reader }
+
+func (l ledgers) sumsOf(of scope, ws, user string, day workspace.Day) sums {
+	s := sums{Scope: of, Workspace: ws, User: user, Day: day}
+	if old := days.get(l.reader, "id", s.key()); old != nil {
+		return *old
+	}
+	return s
+}
+
+func (l ledgers) accountOf(ws string) account {
+	if old := accounts.get(l.reader, "id", ws); old != nil {
+		return *old
+	}
+	return account{Workspace: ws}
+}
+
+// An entry keeps the books it has touched beside the tables and writes each once,
+// at its end: a renewal of many leases raises the same few sums over and over.
+
+// openBooks are the books an entry has open.
+type openBooks struct {
+	days     map[string]*sums
+	accounts map[string]*account
+	usage    map[string]*usage
+}
+
+func (t *tx) sumsOf(of scope, ws, user string, day workspace.Day) sums {
+	return *t.sums(of, ws, user, day)
+}
+
+func (t *tx) sums(of scope, ws, user string, day workspace.Day) *sums {
+	probe := sums{Scope: of, Workspace: ws, User: user, Day: day}
+	k := string(probe.key())
+	s := t.books.days[k]
+	if s == nil {
+		got := ledgers{t}.sumsOf(of, ws, user, day)
+		s = &got
+		if t.books.days == nil {
+			t.books.days = map[string]*sums{}
+		}
+		t.books.days[k] = s
+	}
+	return s
+}
+
+func (t *tx) accountOf(ws string) account { return *t.account(ws) }
+
+func (t *tx) account(ws string) *account {
+	a := t.books.accounts[ws]
+	if a == nil {
+		got := ledgers{t}.accountOf(ws)
+		a = &got
+		if t.books.accounts == nil {
+			t.books.accounts = map[string]*account{}
+		}
+		t.books.accounts[ws] = a
+	}
+	return a
+}
+
+// keepBooks writes the open books. The order of writes leaves no trace in the
+// tables, so that of the maps does no harm.
+func (t *tx) keepBooks() {
+	for _, s := range t.books.days {
+		if s.Spent != 0 || s.Reserved != 0 || days.get(t, "id", s.key()) != nil {
+			days.put(t, s)
+		}
+	}
+	for _, a := range t.books.accounts {
+		if *a != (account{Workspace: a.Workspace}) || accounts.get(t, "id", a.Workspace) != nil {
+			accounts.put(t, a)
+		}
+	}
+	for _, u := range t.books.usage {
+		usages.put(t, u)
+	}
+	t.books = openBooks{}
+}
+
+// daysOf are the three sums of a day that a run's money is part of.
+func (t *tx) daysOf(m *meter, day workspace.Day) [3]*sums {
+	return [3]*sums{
+		t.sums(ofCluster, "", "", day), t.sums(ofWorkspace, m.Workspace, "", day), t.sums(ofUser, m.Workspace, m.User, day),
+	}
+}
+
+// setAside reserves an amount in all of a run's books, or gives a negative one back.
+func (t *tx) setAside(m *meter, day workspace.Day, generation uint64, amount int64) {
+	for _, s := range t.daysOf(m, day) {
+		s.Reserved += amount
+	}
+	a := t.account(m.Workspace)
+	a.Reserved += amount
+	if generation != 0 && generation == a.Generation {
+		a.Held += amount
+	}
+}
+
+// spend turns a reserved amount into a spent one, and writes it into the ledger.
+func (t *tx) spend(m *meter, from slice, day workspace.Day, amount, ms int64) {
+	reserved := m.cost(m.Charged, m.Charged+ms)
+	for _, s := range t.daysOf(m, from.Day) {
+		s.Reserved -= reserved
+	}
+	for _, s := range t.daysOf(m, day) {
+		s.Spent += amount
+	}
+	a := t.account(m.Workspace)
+	a.Reserved -= reserved
+	a.Spent += amount
+	if from.Generation != 0 && from.Generation == a.Generation {
+		a.Held -= reserved
+		a.Accrued += amount
+	}
+	if m.Row.Day != day || m.Row.Generation != from.Generation {
+		t.turnRow(m, day, from.Generation)
+	}
+	m.Row.Amount += amount
+	m.Row.MS += ms
+}
+
+// generation of the spending limit in force; 0 without one.
+func (t *tx) generation(ws string) uint64 {
+	if w := t.workspace(ws); w != nil && w.Limits.Spending != nil {
+		return w.Limits.Spending.Generation
+	}
+	return 0
+}

@@ -1,0 +1,5 @@
+//go:build mutant_charge_twice
+
+package state
+
+const planted = mutantChargeTwice

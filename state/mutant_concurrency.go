@@ -1,0 +1,5 @@
+//go:build mutant_concurrency
+
+package state
+
+const planted = mutantConcurrency

@@ -1,0 +1,5 @@
+//go:build mutant_counter
+
+package state
+
+const planted = mutantCounter

@@ -1,0 +1,5 @@
+//go:build mutant_day_twice
+
+package state
+
+const planted = mutantDayTwice

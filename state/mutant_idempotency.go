@@ -1,0 +1,5 @@
+//go:build mutant_idempotency
+
+package state
+
+const planted = mutantIdempotency

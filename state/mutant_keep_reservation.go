@@ -1,0 +1,5 @@
+//go:build mutant_keep_reservation
+
+package state
+
+const planted = mutantKeepReservation

@@ -1,0 +1,5 @@
+//go:build mutant_posting_day
+
+package state
+
+const planted = mutantPostingDay

@@ -1,0 +1,5 @@
+//go:build mutant_renew_past
+
+package state
+
+const planted = mutantRenewPast

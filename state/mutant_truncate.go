@@ -1,0 +1,5 @@
+//go:build mutant_truncate
+
+package state
+
+const planted = mutantTruncate
