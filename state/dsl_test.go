@@ -103,6 +103,12 @@ func (w *world) command(l *line) (out string) {
 	if out, ok := w.show(l); ok {
 		return out
 	}
+	if out, ok := w.showMoney(l); ok {
+		if out == "" {
+			out = "nothing\n"
+		}
+		return out
+	}
 	by := l.caller()
 	switch l.words[0] {
 	case "clock": // moves the leader's clock, backwards too
@@ -122,7 +128,9 @@ func (w *world) command(l *line) (out string) {
 		w.poke(l)
 		return "ok\n"
 	}
-	return w.propose(w.build(l), by)
+	cmd := w.build(l)
+	w.stampPlaces(cmd, l)
+	return w.propose(cmd, by)
 }
 
 func (l *line) caller() Caller {
@@ -133,7 +141,7 @@ func (l *line) caller() Caller {
 	case "system":
 		c.Role = workspace.RoleSystem
 	}
-	if slices.Contains([]string{"init", "place", "raise-version", "sweep", "install"}, l.words[0]) {
+	if slices.Contains([]string{"init", "place", "raise-version", "sweep", "install", "renew", "expire", "unreachable", "reachable", "fold"}, l.words[0]) {
 		if c.Principal == "root" {
 			c.Principal, c.Role = "system", workspace.RoleSystem
 		}
@@ -199,6 +207,9 @@ func (w *world) build(l *line) Command {
 	case "logout":
 		return &RemoveRegistry{Host: l.word(0)}
 	}
+	if c := w.buildMoney(l); c != nil {
+		return c
+	}
 	w.t.Fatalf("%s: no such command", l.text)
 	return nil
 }
@@ -239,6 +250,7 @@ func (w *world) buildWorkspace(l *line) Command {
 	if v := l.all("settings"); v != nil {
 		c.Settings = []byte(strings.ReplaceAll(v[0], "'", `"`))
 	}
+	l.limits(c)
 	if v := l.all("keep-days"); v != nil {
 		c.Retention = &workspace.Retention{Unit: "days", Value: int(number(l.t, v[0]))}
 	}
@@ -256,13 +268,15 @@ func (w *world) buildCreate(l *line) Command {
 			StorageMiB: l.number("storage", 100),
 		},
 		Spec: workspace.RunSpec{Image: "shell:latest", ImageDigest: "sha256:1", Stoppable: !l.has("unstoppable"),
-			VolumePath: l.get("home", "")},
+			VolumePath: l.get("home", ""), MaxDuration: l.number("most", 0)},
+		FailoverAfter: int(l.number("failover", 0)),
 		StoragePolicy: l.get("policy", ""), RestartPolicy: l.restartPolicy(), Volume: l.get("volume", ""),
 		Start: start, Run: l.get("run", ""), Suggestion: l.suggestion(),
 	}
 }
 
-// suggestion is on=NODE/GPU,GPU:milli, or why=reason|message, or
+// suggestion is on=NODE/GPU,GPU:milli (stamp: with the stamp of the node's latest
+// message, which a first lease answers), or why=reason|message, or
 // impossible=reason|message; nil without any of them.
 func (l *line) suggestion() *Suggestion {
 	if v := l.get("on", ""); v != "" {
@@ -391,6 +405,9 @@ func (w *world) parseRunReport(l *line, v string) workspace.RunReport {
 		Reason: l.get("reason", phase), Message: l.get("message", "it is "+phase), OOM: l.has("oom")}
 	if code := l.get("exit", ""); code != "" {
 		r.ExitCode = ptr(int(number(l.t, code)))
+	}
+	if lived := l.get("lived", ""); lived != "" {
+		r.LivedMS = millis(l.t, lived)
 	}
 	if port := l.number("port", 0); port != 0 {
 		r.Access = []workspace.AccessInfo{{Type: "NODE_PORT", Protocol: "HTTP", Host: "127.0.0.1", Port: int(port)}}

@@ -14,6 +14,7 @@ func invariants(before, after View, cmd Command) error {
 	for _, check := range []func(before, after View, cmd Command) error{
 		devicesHold, devicesKept, devicesBlocked, runsForward, runsOfInstances, concurrencyHolds, namesUnique, timeForward,
 		volumesAttached, volumesFit, volumesKept, restartsWait,
+		moneyBalances, metersComplete, budgetsHold, leasesForward,
 	} {
 		if err := check(before, after, cmd); err != nil {
 			return err
@@ -98,13 +99,15 @@ func mayFree(before, after View, report *Report, d *gpu.Device, h gpu.Holder) bo
 }
 
 // runsForward: a run is never forgotten, moved, or set back.
-func runsForward(before, after View, _ Command) error {
+func runsForward(before, after View, cmd Command) error {
 	for r := range before.AllRuns() {
 		now := after.Run(r.ID)
 		switch {
 		case now == r:
 		case now == nil:
-			return fmt.Errorf("run %s is gone", r.ID)
+			if !mayForget(r, cmd) {
+				return fmt.Errorf("run %s is gone", r.ID)
+			}
 		case now.Phase != r.Phase && !r.Phase.CanBecome(now.Phase):
 			return fmt.Errorf("run %s went from %s to %s", r.ID, r.Phase, now.Phase)
 		case now.Instance != r.Instance || now.Workspace != r.Workspace || now.Attempt != r.Attempt:
@@ -120,7 +123,7 @@ func runsForward(before, after View, _ Command) error {
 		}
 	}
 	for r := range after.AllRuns() {
-		if r.Phase.Active() != (r.Node != "") && !r.Phase.Terminal() {
+		if r.Phase.Active() != (r.Node != "") && !r.Phase.Terminal() && r.Kind != workspace.KindExternal {
 			return fmt.Errorf("run %s is %s on node %q", r.ID, r.Phase, r.Node)
 		}
 		if err := holdsWhatItLists(after, r); err != nil {
@@ -128,6 +131,17 @@ func runsForward(before, after View, _ Command) error {
 		}
 	}
 	return nil
+}
+
+// mayForget: history does, and a denied external run is shown for a day.
+func mayForget(r *workspace.Run, cmd Command) bool {
+	switch cmd.(type) {
+	case *FoldHistory:
+		return foldable(r)
+	case *Sweep:
+		return r.Kind == workspace.KindExternal && r.Phase == workspace.PhaseFailed && !r.ExpiresAt.IsZero()
+	}
+	return false
 }
 
 func holdsWhatItLists(v View, r *workspace.Run) error {
@@ -156,7 +170,7 @@ func runsOfInstances(_, v View, _ Command) error {
 		}
 	}
 	for r := range v.AllRuns() {
-		if i := v.Instance(r.Instance); !r.Phase.Terminal() && (i == nil || i.Run != r.ID) {
+		if i := v.Instance(r.Instance); !r.Phase.Terminal() && r.Kind != workspace.KindExternal && (i == nil || i.Run != r.ID) {
 			return fmt.Errorf("run %s is %s, but not its instance's run", r.ID, r.Phase)
 		}
 	}
