@@ -77,7 +77,7 @@ func (c *CreateInstance) apply(t *tx) error {
 	if !c.Start {
 		return nil
 	}
-	return t.start(w, inst, c.Run, c.Suggestion)
+	return t.start(inst, c.Run, c.Suggestion)
 }
 
 // storagePolicyOf is the policy asked for, else the template's as it is now.

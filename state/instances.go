@@ -61,7 +61,7 @@ func (c *StartInstance) apply(t *tx) error {
 		}
 		return t.startNext(w, inst, c.Run, c.ImageDigest)
 	}
-	return t.start(w, withDigest(inst, c.ImageDigest), c.Run, c.Suggestion)
+	return t.start(withDigest(inst, c.ImageDigest), c.Run, c.Suggestion)
 }
 
 func withDigest(inst *workspace.Instance, digest string) *workspace.Instance {
@@ -135,7 +135,7 @@ func (c *RestartInstance) apply(t *tx) error {
 	t.result.Object = inst.ID
 	run := t.runOf(inst)
 	if run == nil || run.Phase.Terminal() {
-		return t.start(w, withDigest(inst, c.ImageDigest), c.Run, c.Suggestion)
+		return t.start(withDigest(inst, c.ImageDigest), c.Run, c.Suggestion)
 	}
 	if !inst.Spec.Stoppable {
 		return workspace.Errorf(workspace.CodeConflict,

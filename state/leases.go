@@ -41,11 +41,10 @@ func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // renewal is what a meter would get if its lease were renewed.
 type renewal struct {
-	span   span    // life to reserve
-	hard   bool    // the lease is a deadline from now on
-	short  *budget // doesn't pay for it; nil: all do
-	least  int64
-	denial *workspace.Error // in the words of short; made only where asked for
+	span  span    // life to reserve
+	hard  bool    // the lease is a deadline from now on
+	short *budget // doesn't pay for it; nil: all do
+	least int64
 }
 
 // planRenewal looks how far the budgets pay for a run that has lived so long. What

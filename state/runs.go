@@ -56,7 +56,7 @@ func keyIf(in bool, parts ...any) []byte {
 }
 
 // start admits an instance's next run and places it, in this entry.
-func (t *tx) start(w *workspace.Workspace, inst *workspace.Instance, id string, s *Suggestion) error {
+func (t *tx) start(inst *workspace.Instance, id string, s *Suggestion) error {
 	run := t.newRun(inst, id)
 	ask := questionOf(t, run, s, t.at)
 	ask.atSubmit = true
