@@ -24,7 +24,8 @@ type Cluster interface {
 }
 
 // Loop places pending runs. It is leader work: it is woken by changes of runs,
-// nodes, devices and volumes, and by the time until which a restart is put off.
+// nodes, devices, volumes, limits and prices, and by the time at which a restart is
+// due or budgets begin anew.
 type Loop struct {
 	Cluster Cluster
 	Planner *Planner
@@ -70,7 +71,8 @@ func (l *Loop) wait(ctx context.Context, view state.View, now time.Time) error {
 		case <-woken.Done():
 		}
 	}()
-	_ = view.Wait(woken, state.TopicRuns, state.TopicNodes, state.TopicDevices, state.TopicWorkspaces, state.TopicVolumes)
+	_ = view.Wait(woken, state.TopicRuns, state.TopicNodes, state.TopicDevices, state.TopicVolumes,
+		state.TopicWorkspaces, state.TopicCluster, state.TopicMembers, state.TopicPrices)
 	return ctx.Err()
 }
 

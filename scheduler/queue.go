@@ -72,5 +72,12 @@ func Explain(view state.View, run *workspace.Run) Decision {
 		ahead = append(ahead, r)
 	}
 	decisions := Place(ViewOf(view, nil), append(ahead, RequestFor(view, run)))
-	return decisions[len(ahead)]
+	d := decisions[len(ahead)]
+	if d.Reason != nil || view.Workspace(run.Workspace) == nil {
+		return d
+	}
+	if denial := view.Admission(run, &state.Suggestion{Node: d.Node, Devices: d.Devices}, view.At()); denial != nil {
+		return Decision{Run: run.ID, Reason: &Reason{Code: Code(denial.Code), Message: denial.Message}}
+	}
+	return d
 }

@@ -31,7 +31,7 @@ func (t *tx) needMember(id string) (*workspace.Workspace, error) {
 		return w, nil
 	}
 	m := members.get(t, "id", id, t.env.Principal)
-	if m == nil || !isMember(t.env.Role) {
+	if m == nil || !isMember(m.Role) || !isMember(t.env.Role) {
 		// Who isn't a member doesn't learn that it exists.
 		return nil, workspace.Errorf(workspace.CodeNotFound, "there is no workspace %q", id)
 	}

@@ -25,7 +25,7 @@ func (t *tx) restartPolicy(asked workspace.RestartPolicy, template string, kind 
 // can't be told, and the waits between restarts bound what is wasted.
 func (t *tx) restart(inst *workspace.Instance, ended *workspace.Run) {
 	policy := inst.RestartPolicy.Or(inst.Kind)
-	if ended.Node == "" || !policy.Restarts(ended.Phase) {
+	if ended.Node == "" || ended.Reason == workspace.ReasonMaxDuration || !policy.Restarts(ended.Phase) {
 		return
 	}
 	count := ended.Restarts + 1

@@ -200,6 +200,8 @@ const (
 	TopicVolumes    Topic = "volumes"
 	TopicTemplates  Topic = "templates"
 	TopicMeters     Topic = "meters"
+	TopicCluster    Topic = "cluster"
+	TopicMembers    Topic = "members"
 	TopicPrices     Topic = "prices"
 )
 

@@ -305,7 +305,7 @@ func (c *BlockUser) apply(t *tx) error {
 	if c.User == "" {
 		return workspace.InvalidField("user", "is required")
 	}
-	m := workspace.Member{Workspace: w.ID, User: c.User, Role: workspace.RoleMember, CreatedAt: t.at}
+	m := workspace.Member{Workspace: w.ID, User: c.User, CreatedAt: t.at} // who isn't a member doesn't become one by it
 	if old := members.get(t, "id", w.ID, c.User); old != nil {
 		m = *old
 	}
@@ -314,6 +314,9 @@ func (c *BlockUser) apply(t *tx) error {
 	}
 	m.Blocked, m.UpdatedAt = c.Blocked, t.at
 	members.put(t, &m)
+	if m.Role == "" && !m.Blocked {
+		members.delete(t, &m)
+	}
 	t.result.Object = w.ID
 	e := workspace.Event{Type: "member.unblocked", Object: c.User, Workspace: w.ID, Message: "user " + c.User + " may start runs again"}
 	if c.Blocked {

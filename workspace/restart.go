@@ -58,6 +58,10 @@ func (p RestartPolicy) Validate() error {
 // yet.
 const ReasonRestartBackoff = "restart_backoff"
 
+// ReasonMaxDuration is why a run has failed that was still there at the end of its
+// max duration. It isn't started again: it would take as long.
+const ReasonMaxDuration = "max_duration"
+
 // Or fills in the mode that a kind of run has by default.
 func (p RestartPolicy) Or(kind RunKind) RestartPolicy {
 	if p.Mode != "" {
