@@ -131,9 +131,11 @@ func (t *tx) grant(m *meter, p renewal, stamp workspace.Stamp, lived int64) {
 	}
 	t.reserve(m, p.span)
 	left := m.Granted - lived
+	if l.Hard || p.hard { // a node isn't told of others
+		m.Index = t.index
+	}
 	*l = workspace.Lease{Grant: l.Grant + 1, GrantedMS: left, PaidUntil: t.at.Add(ms(left)), Hard: p.hard,
 		End: workspace.Stamp{BootID: stamp.BootID, BoottimeMS: stamp.BoottimeMS + left}}
-	m.Index = t.index
 }
 
 // denyRenewal notes that a run isn't given more time, once per reason.
