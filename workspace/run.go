@@ -187,8 +187,11 @@ type Lease struct {
 // Leases (docs/domain.md).
 const (
 	DefaultGrant  = time.Hour
-	ShortestGrant = time.Minute    // or what the run asked for, if that is shorter
-	ExternalLease = 24 * time.Hour // of an external run, renewed by any call about it
+	ShortestGrant = time.Minute // or what the run asked for, if that is shorter
+	// failover_after, in seconds.
+	MinFailoverAfter = 30
+	MaxFailoverAfter = 24 * 3600
+	ExternalLease    = 24 * time.Hour // of an external run, renewed by any call about it
 	// BeatEvery is how often a node says that it is there, and what of its runs
 	// has lived how long.
 	BeatEvery = 2 * time.Second

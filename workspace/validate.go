@@ -74,6 +74,9 @@ func (i *Instance) Validate() error {
 	if i.Spec.Image == "" {
 		return InvalidField("template.image", "is empty")
 	}
+	if f := i.FailoverAfter; f != 0 && (f < MinFailoverAfter || f > MaxFailoverAfter) {
+		return InvalidField("failover_after_seconds", "%d is outside %d to %d; 0 means that lost contact never ends a run", f, MinFailoverAfter, MaxFailoverAfter)
+	}
 	return cmp.Or(
 		validateText("description", i.Description, MaxText),
 		validateText("template.description", i.Template.Description, MaxText),
