@@ -69,6 +69,10 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// Quit ends a guard that holds nothing. It gives ErrBusy when it does hold
+// something: Clear that first.
+func (c *Client) Quit(ctx context.Context) error { return c.do(ctx, request{Op: opQuit}) }
+
 func (c *Client) do(ctx context.Context, r request) error {
 	return c.call(ctx, r, func(*reply) bool { return false })
 }

@@ -31,6 +31,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrUnavailable: nobody answers. Whether it was stored isn't known.
 	ErrUnavailable = errors.New("the guard doesn't answer")
+	// ErrBusy: a guard that holds deadlines isn't ended.
+	ErrBusy = errors.New("the guard holds deadlines")
 	// ErrTaken: another guard works on the directory.
 	ErrTaken = errors.New("another guard has the directory")
 )

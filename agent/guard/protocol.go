@@ -19,6 +19,7 @@ const (
 	opClear  operation = "clear"
 	opList   operation = "list"
 	opStatus operation = "status"
+	opQuit   operation = "quit"
 )
 
 type request struct {
@@ -38,6 +39,7 @@ type reply struct {
 // codeFailed.
 var codes = map[string]error{
 	"earlier": ErrEarlier, "other_boot": ErrOtherBoot, "ended": ErrEnded, "invalid": ErrInvalid,
+	"busy": ErrBusy,
 }
 
 const codeFailed = "failed"
@@ -78,7 +80,7 @@ func decodeRequest(line []byte) (*request, error) {
 			return nil, fmt.Errorf("%w: %s without a deadline", ErrInvalid, r.Op)
 		}
 		return r, r.Deadline.check()
-	case opClear, opList, opStatus:
+	case opClear, opList, opStatus, opQuit:
 		return r, nil
 	}
 	return nil, fmt.Errorf("%w: no operation is called %.50q", ErrInvalid, string(r.Op))

@@ -2,8 +2,9 @@
 // container's own processes. As `init` it is PID 1 inside the container; as
 // `log` it is the logger that containerd's shim starts for the container's
 // output. It depends on no daemon: both roles go on while berthd and containerd
-// are down. The rest are tools for images that have none of their own: something
-// that idles, copies in and out, an SSH server.
+// are down. As `guard` it is the process that ends runs when their time is over.
+// The rest are tools for images that have none of their own: something that
+// idles, copies in and out, an SSH server.
 package main
 
 import (
@@ -21,6 +22,8 @@ const usage = `usage:
   berth-helper tar-out PATH                    write a file or directory to stdout as a tar
   berth-helper tar-in DIR                      unpack a tar from stdin in a directory
   berth-helper sshd --port N --dir DIR         serve SSH to the keys in $BERTH_SSH_KEY
+  berth-helper guard --dir D --socket S [--daemon]
+                                               end the processes of runs when their time is over
   berth-helper version`
 
 func main() {
@@ -41,6 +44,8 @@ func run(args []string) int {
 		return runTarIn(args[1], os.Stdin)
 	case len(args) == 5 && args[0] == "sshd" && args[1] == "--port" && args[3] == "--dir":
 		return runSSHD(args[2], args[4])
+	case len(args) > 1 && args[0] == "guard":
+		return runGuard(args[1:])
 	case len(args) == 1 && args[0] == "version":
 		fmt.Println(version)
 		return 0
