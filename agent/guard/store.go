@@ -74,7 +74,7 @@ func readEntry(path, run string) (e Entry, err error) {
 		return e, err
 	}
 	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, 4*maxLine))
+	content, err := io.ReadAll(io.LimitReader(file, 8*maxLine))
 	if err != nil {
 		return e, err
 	}

@@ -38,6 +38,7 @@ func startGuard(a guardArgs) error {
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
 	deadline := time.Now().Add(guardStart)
+	var exit error
 	for {
 		s, err := client.Status(context.Background())
 		if err == nil {
@@ -45,13 +46,13 @@ func startGuard(a guardArgs) error {
 			return nil
 		}
 		select {
-		case <-ended: // another was faster, or has the directory and hangs
+		case exit = <-ended: // another was faster, or has the directory and hangs
 			ended = nil
 			deadline = time.Now().Add(guardOther)
 		case <-time.After(guardPoll):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no guard answers: %w; the last words of the one that was started: %s", err, guardWords(log))
+			return fmt.Errorf("no guard answers: %w; the last words of the one that was started: %s", errors.Join(err, exit), guardWords(log))
 		}
 	}
 }
