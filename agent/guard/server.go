@@ -133,8 +133,14 @@ func lock(dir string) (unlock func(), err error) {
 	return func() { _ = file.Close() }, nil
 }
 
+// maxSocket is what the kernel takes for the path of a unix socket (unix(7)).
+const maxSocket = 107
+
 // listen replaces the socket of a guard that is gone: whoever has the lock may.
 func listen(socket string) (net.Listener, error) {
+	if len(socket) > maxSocket {
+		return nil, fmt.Errorf("%w: the socket's path %s has %d characters; the kernel takes %d", ErrInvalid, socket, len(socket), maxSocket)
+	}
 	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
 		return nil, err
 	}

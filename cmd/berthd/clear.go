@@ -22,8 +22,8 @@ func clearCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "clear", Short: "End every container of this data directory and undo its mounts and networks", Args: cobra.NoArgs,
 		Long: `Ends every container that the berthd of this data directory has started, unmounts
-its volumes, and takes its networks and rules away. A containerd that it started
-itself is stopped. berthd must not run. The files stay, volumes among them: the
+its volumes, and takes its networks and rules away. A containerd and a guard that
+it started itself are stopped. berthd must not run. The files stay, volumes among them: the
 next start finds its state, and what should run is started anew.`,
 	}
 	load := configFlags(cmd)
@@ -45,6 +45,9 @@ next start finds its state, and what should run is started anew.`,
 // clearHost goes on after an error: what can be taken away is.
 func clearHost(ctx context.Context, c Config, log *slog.Logger) error {
 	errs := []error{clearContainers(ctx, c, log)}
+	if errs[0] == nil { // else there may be something left for it to end
+		errs = append(errs, clearGuard(ctx, c))
+	}
 	volumes, err := openVolumes(c, log)
 	if err != nil {
 		return errors.Join(append(errs, err)...)

@@ -120,6 +120,7 @@ func (p *parts) runUsers(ctx context.Context, on *listeners) error {
 	}
 	users.Go(func() error { return p.metrics.Run(ctx) })
 	users.Go(func() error { return p.runtime.Supervise(ctx) })
+	users.Go(func() error { return p.superviseGuard(ctx) })
 	users.Go(func() error { return watchdog(ctx, p.log, p.alive) })
 	users.Go(func() error { return p.announce(ctx) })
 	return users.Wait()

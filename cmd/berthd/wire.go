@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/agent"
+	"berth/agent/guard"
 	"berth/api"
 	"berth/cluster"
 	"berth/gpu"
@@ -38,6 +39,9 @@ type parts struct {
 	metrics *metrics.Metrics
 	agent   *agent.Agent
 	api     *api.API
+
+	guard          *guard.Client
+	superviseGuard func(context.Context) error
 }
 
 // wire builds the graph; nothing of it runs yet. On an error nothing stays open.
@@ -61,6 +65,9 @@ func (p *parts) open(ctx context.Context) (err error) {
 		return err
 	}
 	if p.runtime, err = openRuntime(ctx, p.config, component(p.log, "runtime")); err != nil {
+		return err
+	}
+	if p.guard, p.superviseGuard, err = openGuard(ctx, p.config, component(p.log, "guard")); err != nil {
 		return err
 	}
 	if p.volumes, err = openVolumes(p.config, component(p.log, "volumes")); err != nil {
@@ -101,7 +108,7 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 	}
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
-		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network,
+		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network, // Guard: p.guard,
 		GPU: p.metrics.Tap(p.gpus), DeviceOf: p.device, Facts: facts, Boottime: boottime,
 		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
 		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
