@@ -22,6 +22,8 @@ type Options struct {
 	// Daemon asks the berthd behind the control socket. It is called when the
 	// socket is there; nil: berthd isn't asked.
 	Daemon func(context.Context) (Daemon, error)
+	// Guard asks the host's guard; nil: it isn't asked.
+	Guard func(context.Context) (Guard, error)
 }
 
 // Daemon is what berthd says of itself and of its node.
@@ -59,7 +61,7 @@ func Check(ctx context.Context, h Host, o Options) []workspace.Check {
 		e.firewall, e.forwarding, e.routes,
 		e.gpus,
 		e.disks, e.fsync, e.memory, e.clock,
-		e.unit, e.mountNamespace, e.controlSocket, e.daemon,
+		e.unit, e.mountNamespace, e.controlSocket, e.daemon, e.guard,
 	} {
 		look(ctx)
 	}

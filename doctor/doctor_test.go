@@ -42,7 +42,7 @@ func TestHealthy(t *testing.T) {
 		}
 	}
 	want := strings.Fields(`berthd cgroups clock containerd containerd-holes containerd-version control-socket
-		disk-data disk-data-type disk-images disk-images-type e2fsprogs firewall forwarding fsync kernel kernel-features
+		disk-data disk-data-type disk-images disk-images-type e2fsprogs firewall forwarding fsync guard kernel kernel-features
 		loop-devices memory mount-namespace nvidia-devices nvidia-driver nvidia-libcuda nvidia-libnvidia-ml
 		nvidia-toolkit nvidia-toolkit-holes open-files root runc runc-holes security-module subnet unit unit-mounts`)
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(checks))); diff != "" {
@@ -76,6 +76,9 @@ func TestJudgements(t *testing.T) {
 	unit := func(line string) func(*machine) { return answer("systemctl show", unitText+"\n"+line) }
 	socket := func(mode os.FileMode, group int) func(*machine) {
 		return func(m *machine) { m.sockets["/run/berth/berth.sock"], m.group = mode, group }
+	}
+	guard := func(g Guard, err error) func(*machine) {
+		return func(m *machine) { m.options.Guard = func(context.Context) (Guard, error) { return g, err } }
 	}
 	daemon := func(d Daemon, err error) func(*machine) {
 		return func(m *machine) { m.options.Daemon = func(context.Context) (Daemon, error) { return d, err } }
@@ -219,6 +222,11 @@ func TestJudgements(t *testing.T) {
 		"berthd doesn't answer":    {daemon(Daemon{}, refused), map[string]want{"berthd": {fail, "connection refused"}}},
 		"node isn't ready":         {daemon(Daemon{Version: "1.0", Node: "host1", Reason: "runtime_unavailable", Message: "containerd is down"}, nil), map[string]want{"berthd": {fail, "runtime_unavailable: containerd is down"}}},
 		"node isn't known":         {daemon(Daemon{Version: "1.0"}, nil), map[string]want{"berthd": {warn, "isn't in the cluster yet"}}},
+		"no guard":                 {guard(Guard{}, errors.New("refused")), map[string]want{"guard": {fail, "doesn't answer"}}},
+		"a guard in the open":      {guard(Guard{Lacks: []string{"no lock"}}, nil), map[string]want{"guard": {warn, "no lock"}}},
+		"damaged deadlines":        {guard(Guard{Damaged: 2}, nil), map[string]want{"guard": {warn, "2 stored"}}},
+		"a guard with errors":      {guard(Guard{Error: "disk full"}, nil), map[string]want{"guard": {warn, "disk full"}}},
+		"the guard isn't asked":    {func(m *machine) { m.options.Guard = nil }, map[string]want{"guard": {}}},
 		"berthd isn't asked":       {func(m *machine) { m.options.Daemon = nil }, map[string]want{"berthd": {}}},
 	}
 	for name, c := range cases {
@@ -276,7 +284,7 @@ func TestWithoutRoot(t *testing.T) {
 	m.hello[hostContainerd] = errors.New("permission denied")
 	m.answers["nft -c"] = "!Operation not permitted"
 	checks := byName(t, Check(t.Context(), m.host(t), m.options))
-	for _, name := range []string{"root", "containerd", "firewall", "fsync"} {
+	for _, name := range []string{"root", "containerd", "firewall", "fsync", "guard"} {
 		if c := checks[name]; c.Status != workspace.CheckWarn || !strings.Contains(c.Message, "root") || c.Fix != asRoot {
 			t.Errorf("%s: %+v", name, c)
 		}

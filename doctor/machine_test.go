@@ -82,7 +82,7 @@ func healthy() *machine {
 		sockets: map[string]os.FileMode{"/run/berth/berth.sock": 0o660}, group: 777,
 		options: Options{Daemon: func(context.Context) (Daemon, error) {
 			return Daemon{Version: "1.0", Node: "host1", Ready: true}, nil
-		}},
+		}, Guard: func(context.Context) (Guard, error) { return Guard{Pid: 8}, nil }},
 	}
 	for _, program := range []string{"containerd", "runc", "nvidia-ctk", "systemctl", "dpkg-query", "nft", "iptables", "iptables-restore", "mkfs.ext4", "e2fsck", "resize2fs"} {
 		m.files["/usr/bin/"+program] = ""

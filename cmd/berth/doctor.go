@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"berth/agent/guard"
 	"berth/client"
 	"berth/doctor"
 	"berth/workspace"
@@ -16,13 +18,14 @@ import (
 
 func (a *app) doctorCommand() *cobra.Command {
 	var o doctor.Options
-	var subnet string
+	var subnet, runDir string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check whether this host has what berth needs",
 		Long: `Checks the host that it runs on: kernel, cgroups, containerd, runc and the known
 holes of their versions, firewall, subnet, NVIDIA driver, disks, memory, clock, the
-systemd unit, the control socket, and berthd where it runs. It changes nothing.
+systemd unit, the control socket, and berthd and its guard where they run. It changes
+nothing.
 
 Run it as root: the firewall, containerd's socket, the data directory and berthd's
 mounts can't be seen by others, and are said to be left out. berthd needn't run.
@@ -37,6 +40,7 @@ code is 0 when nothing failed, else 1.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.DataDir, "data-dir", "/var/lib/berth", "berthd's data_dir")
+	f.StringVar(&runDir, "run-dir", "/run/berth", "berthd's run_dir")
 	f.StringVar(&subnet, "subnet", "10.89.0.0/16", "berthd's network.subnet")
 	f.StringVar(&o.Bridge, "bridge", "berth0", "berthd's network.bridge")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -49,6 +53,7 @@ code is 0 when nothing failed, else 1.`,
 		}
 		o.Socket = orText(orText(a.socket, os.Getenv("BERTH_SOCKET")), client.DefaultSocket)
 		o.Daemon = a.askDaemon(o.Socket)
+		o.Guard = askGuard(filepath.Join(runDir, "guard", "guard.sock"))
 		checks := doctor.Check(c.Context(), doctor.ThisHost(), o)
 		if err := c.Context().Err(); err != nil {
 			return fmt.Errorf("the checks were interrupted: %w", err)
@@ -81,6 +86,13 @@ func (a *app) askDaemon(socket string) func(context.Context) (doctor.Daemon, err
 		}
 		d.Node, d.Ready, d.Reason, d.Message = node.Name, node.Ready, node.Reason, node.Message
 		return d, nil
+	}
+}
+
+func askGuard(socket string) func(context.Context) (doctor.Guard, error) {
+	return func(ctx context.Context) (doctor.Guard, error) {
+		s, err := guard.NewClient(socket).Status(ctx)
+		return doctor.Guard{Pid: s.Pid, Lacks: s.Lacks, Damaged: s.Damaged, Error: s.LastError}, err
 	}
 }
 

@@ -67,9 +67,6 @@ func (p *parts) open(ctx context.Context) (err error) {
 	if p.runtime, err = openRuntime(ctx, p.config, component(p.log, "runtime")); err != nil {
 		return err
 	}
-	if p.guard, p.superviseGuard, err = openGuard(ctx, p.config, component(p.log, "guard")); err != nil {
-		return err
-	}
 	if p.volumes, err = openVolumes(p.config, component(p.log, "volumes")); err != nil {
 		return err
 	}
@@ -81,6 +78,9 @@ func (p *parts) open(ctx context.Context) (err error) {
 	}
 	p.simulateLoad()
 	p.metrics = metrics.New(p.metricsConfig())
+	if p.guard, p.superviseGuard, err = openGuard(ctx, p.config, component(p.log, "guard")); err != nil {
+		return err
+	}
 	if err := p.newAgent(facts); err != nil {
 		return err
 	}

@@ -226,7 +226,8 @@ func (d *daemon) tidy() {
 	}
 }
 
-// clear takes away what a host keeps between runs: the bridge and its rules.
+// clear takes away what a host keeps between runs: the bridge and its rules, and
+// the guard.
 func (d *daemon) clear() {
 	d.t.Helper()
 	args := append([]string{"clear"}, d.commandLine()[1:]...)
@@ -235,6 +236,9 @@ func (d *daemon) clear() {
 	}
 	if out, err := exec.Command("ip", "link", "show", d.bridge).CombinedOutput(); err == nil {
 		d.t.Errorf("berthd clear left the bridge:\n%s", out)
+	}
+	if left := d.guards(); len(left) > 0 {
+		d.t.Errorf("berthd clear left the guard: %v", left)
 	}
 }
 

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"log/slog"
 
+	"berth/agent/guard"
 	"berth/runtime/containerd"
 	"berth/test/image/ociarchive"
 )
@@ -45,6 +47,7 @@ func testMain(m *testing.M) int {
 	host.dir, host.bin = dir, filepath.Join(dir, "bin")
 	defer func() {
 		ctx := context.Background()
+		endGuards(ctx)
 		if err := containerd.Clear(ctx, filepath.Join(dir, "c"), cgroupParent); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 		}
@@ -55,6 +58,16 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// endGuards is for tests that failed before they could clear up.
+func endGuards(ctx context.Context) {
+	sockets, _ := filepath.Glob(filepath.Join(host.dir, "*", "run", "guard", "guard.sock"))
+	for _, socket := range sockets {
+		if s, err := guard.NewClient(socket).Status(ctx); err == nil {
+			_ = syscall.Kill(s.Pid, syscall.SIGTERM)
+		}
+	}
 }
 
 var skipped string

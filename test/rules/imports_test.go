@@ -39,7 +39,7 @@ var importMap = map[string][]string{
 	"api":                 {"workspace", "gpu", "state", "stream", "web"},
 	"client":              {"workspace", "gpu", "stream"},
 	"doctor":              {"workspace"},
-	"cmd/berth":           {"workspace", "gpu", "client", "doctor", "stream", "state", "scheduler", "scheduler/simulate"},
+	"cmd/berth":           {"workspace", "gpu", "agent/guard", "client", "doctor", "stream", "state", "scheduler", "scheduler/simulate"},
 	"cmd/berth-helper":    {"agent/guard"},
 	"cmd/berthd":          {everything},
 	"test":                {everything},

@@ -23,6 +23,7 @@ var steps = []step{
 	{"one that uses more memory than its limit is killed, and its reason says so", outOfMemory},
 	{"the watchdog restarts a berthd that hangs; the container doesn't notice", watchdog},
 	{"stop leaves the container; the next command starts berthd by its socket", activation},
+	{"the guard is active and protected, and ends what is due while berthd is stopped", guardAlone},
 	{"an upgrade leaves the container and adopts it", upgrade},
 	{"a reboot brings back what should run", reboot},
 	{"a power cut loses no acknowledged write", powerCut},
@@ -56,7 +57,7 @@ func install(ctx context.Context, p *proof) error {
 }
 
 func verifyUnits(ctx context.Context, p *proof) error {
-	out, err := p.sh(ctx, "systemd-analyze verify --man=no berthd.service berthd.socket berth-containerd.service 2>&1 | grep -i berth || true")
+	out, err := p.sh(ctx, "systemd-analyze verify --man=no berthd.service berthd.socket berth-containerd.service berth-guard.service 2>&1 | grep -i berth || true")
 	if err == nil && out != "" {
 		err = errors.New(out)
 	}
@@ -187,6 +188,31 @@ func activation(ctx context.Context, p *proof) error {
 	}
 	return p.sameContainer(ctx)
 }
+
+// guardAlone gives the guard a deadline 3 s away and restarts it meanwhile.
+func guardAlone(ctx context.Context, p *proof) error {
+	if err := p.expect(ctx, `"locked":true,"oom":true,"cgroup":"/berth-guard.service"}`, "%s", askGuard+`ask '{"op":"status"}'`); err != nil {
+		return err
+	}
+	const alone = askGuard + `systemctl stop berthd.socket berthd.service
+mkdir /sys/fs/cgroup/due
+sh -c 'echo $$ > /sys/fs/cgroup/due/cgroup.procs; trap "" TERM; while :; do sleep 1; done' >/dev/null 2>&1 &
+ask "{\"op\":\"set\",\"deadline\":{\"run\":\"due\",\"boot_id\":\"$(cat /proc/sys/kernel/random/boot_id)\",\"kill_ms\":$(( $(cut -d. -f1 /proc/uptime) * 1000 + 3000 )),\"cgroups\":[\"/sys/fs/cgroup/due\"]}}"
+systemctl restart berth-guard
+timeout 30 bash -c 'while grep -q . /sys/fs/cgroup/due/cgroup.procs; do sleep 0.1; done'
+ask '{"op":"list"}'
+ask '{"op":"clear","run":"due"}'
+rmdir /sys/fs/cgroup/due
+systemctl start berthd.socket berthd.service`
+	if err := p.expect(ctx, `"killed_ms"`, "%s", alone); err != nil {
+		return err
+	}
+	return p.sameContainer(ctx)
+}
+
+// askGuard speaks to the guard as curl can: a line each way.
+const askGuard = `ask() { printf '%s\n' "$1" | curl -sN -m 2 --unix-socket /run/berth/guard/guard.sock telnet://guard || [ $? = 28 ]; }
+`
 
 // upgrade installs the same files under a higher version.
 func upgrade(ctx context.Context, p *proof) error {
