@@ -11,7 +11,7 @@ type Guard struct {
 	Pid     int
 	Lacks   []string // of its protection, with reasons
 	Damaged int      // deadlines that were stored and can't be read
-	Error   string   // the last it met
+	Error   string   // what keeps it from ending a run as it should
 }
 
 const guardLog = "journalctl -u berth-guard -e; without systemd see guard.log in the directory guard of berthd's run_dir"
@@ -31,7 +31,7 @@ func (e *exam) guard(ctx context.Context) {
 	case g.Damaged > 0:
 		e.warn("guard", "see what they are in the directory damaged beside its socket, then remove them", "the guard (pid %d) found %d stored deadlines that it can't read: nothing ends those runs while berthd is down", g.Pid, g.Damaged)
 	case g.Error != "":
-		e.warn("guard", guardLog, "the guard (pid %d) answers, but met an error: %s", g.Pid, g.Error)
+		e.warn("guard", guardLog, "the guard (pid %d) answers, but can't end a run as it should: %s", g.Pid, g.Error)
 	case len(g.Lacks) > 0:
 		e.warn("guard", "start it by the package's unit, berth-guard.service", "the guard (pid %d) isn't protected as it should be: %s", g.Pid, strings.Join(g.Lacks, "; "))
 	default:

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,9 @@ type workload struct {
 func hierarchies(t *testing.T) map[string]string {
 	t.Helper()
 	if os.Geteuid() != 0 {
+		if os.Getenv("BERTH_REQUIRE_INTEGRATION") != "" {
+			t.Fatal("needs root")
+		}
 		t.Skip("needs root")
 	}
 	text, err := os.ReadFile("/proc/self/mountinfo")
@@ -139,9 +143,6 @@ func start(t *testing.T, script string, in ...string) *workload {
 		if name == "pids" {
 			_ = os.WriteFile(filepath.Join(dir, "pids.max"), []byte("1000"), 0o644)
 		}
-	}
-	if len(w.dirs) == 0 {
-		t.Skipf("this host has none of %v", in)
 	}
 	var out bytes.Buffer
 	read, write, err := os.Pipe()
@@ -240,7 +241,7 @@ const (
 
 // TestEnds: whatever a run does, nothing of it is left, in each kind of cgroup.
 func TestEnds(t *testing.T) {
-	hierarchies(t)
+	here := hierarchies(t)
 	g := newGuardProcess(t)
 	for kinds, in := range map[string][]string{
 		"hybrid":     {"freezer", "pids", "memory", "v2"},
@@ -248,6 +249,9 @@ func TestEnds(t *testing.T) {
 		"no-freezer": {"pids", "memory"},
 		"v2":         {"v2"},
 	} {
+		if !slices.ContainsFunc(in, func(name string) bool { return here[name] != "" }) {
+			continue // this host has another version
+		}
 		for name, script := range map[string]string{
 			"idle": idle, "deaf": deaf, "bomb": bomb, "zombie": zombie, "still": still, "nested": nested,
 		} {

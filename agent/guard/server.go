@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -119,7 +121,7 @@ func hostBootID() (string, error) {
 // lock keeps a second guard out of the directory. The kernel lets go of it when
 // the process ends, however it ends.
 func lock(dir string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(lockFile(dir), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +132,32 @@ func lock(dir string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
+	// For those who find that it doesn't answer.
+	if err := errors.Join(file.Truncate(0), second(file.WriteString(strconv.Itoa(os.Getpid())))); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
 	return func() { _ = file.Close() }, nil
 }
+
+func second(_ int, err error) error { return err }
+
+// HolderOf is the process of the guard that has a directory; 0: none has, or it
+// isn't known.
+func HolderOf(dir string) int {
+	file, err := os.Open(lockFile(dir))
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	if unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return 0
+	}
+	text, _ := io.ReadAll(io.LimitReader(file, 20))
+	pid, _ := strconv.Atoi(string(text))
+	return pid
+}
+
+func lockFile(dir string) string { return filepath.Join(dir, "lock") }
 
 // maxSocket is what the kernel takes for the path of a unix socket (unix(7)).
 const maxSocket = 107

@@ -91,8 +91,19 @@ func (a *app) askDaemon(socket string) func(context.Context) (doctor.Daemon, err
 
 func askGuard(socket string) func(context.Context) (doctor.Guard, error) {
 	return func(ctx context.Context) (doctor.Guard, error) {
-		s, err := guard.NewClient(socket).Status(ctx)
-		return doctor.Guard{Pid: s.Pid, Lacks: s.Lacks, Damaged: s.Damaged, Error: s.LastError}, err
+		cl := guard.NewClient(socket)
+		s, err := cl.Status(ctx)
+		if err != nil {
+			return doctor.Guard{}, err
+		}
+		d := doctor.Guard{Pid: s.Pid, Lacks: s.Lacks, Damaged: s.Damaged}
+		entries, err := cl.List(ctx)
+		for i := range entries {
+			if e := &entries[i]; e.Error != "" {
+				d.Error = "run " + e.Run + ": " + e.Error
+			}
+		}
+		return d, err
 	}
 }
 

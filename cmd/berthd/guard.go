@@ -28,7 +28,7 @@ const (
 	// no run's end is kept.
 	guardEvery = 2 * time.Second
 	// guardStart is how long a start may take.
-	guardStart = 20 * time.Second
+	guardStart = 30 * time.Second
 	guardPoll  = 20 * time.Millisecond
 )
 

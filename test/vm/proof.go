@@ -24,7 +24,7 @@ func (p *proof) explain(ctx context.Context) {
 	if p.client == nil {
 		return
 	}
-	out, _ := p.sh(ctx, "systemctl --no-pager status berthd berthd.socket 2>&1 | tail -n 40; journalctl --no-pager -u berthd -n 60 2>&1; berth events 2>&1 | tail -n 30 || true")
+	out, _ := p.sh(ctx, "systemctl --no-pager status berthd berthd.socket berth-guard 2>&1 | tail -n 40; journalctl --no-pager -u berthd -u berth-guard -n 60 2>&1; berth events 2>&1 | tail -n 30 || true")
 	fmt.Fprintln(os.Stderr, out)
 }
 
