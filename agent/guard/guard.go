@@ -65,7 +65,7 @@ type Entry struct {
 	Deadline
 	Termed  int64 `json:"termed_ms,omitempty"`  // SIGTERM was sent, or there was no process to send it to
 	Killed  int64 `json:"killed_ms,omitempty"`  // the first SIGKILL
-	Emptied int64 `json:"emptied_ms,omitempty"` // no process of it was left, for the first time after Killed
+	Emptied int64 `json:"emptied_ms,omitempty"` // since when no process of it is left, after Killed
 	// Error is what went wrong last and isn't over; empty: nothing.
 	Error string `json:"error,omitempty"`
 }
