@@ -70,6 +70,13 @@ func (p *proof) instance(ctx context.Context, name, field string) (string, error
 	return fmt.Sprint(fields[field]), nil
 }
 
+// runsAnew waits until an instance runs with another run than the one of the boot
+// before, which a daemon that has just started still tells of.
+func (p *proof) runsAnew(ctx context.Context, name, before string) error {
+	const look = `case $(berth instance get %s -o json) in *%s*) ;; *'"status": "RUNNING"'*) echo anew ;; esac`
+	return p.eventually(ctx, 2*time.Minute, "anew", look, name, before)
+}
+
 // containerPID is the first process of an instance's container.
 func (p *proof) containerPID(ctx context.Context, name string) (string, error) {
 	run, err := p.instance(ctx, name, "run")

@@ -189,7 +189,7 @@ func activation(ctx context.Context, p *proof) error {
 	return p.sameContainer(ctx)
 }
 
-// guardAlone gives the guard a deadline 3 s away and restarts it meanwhile.
+// guardAlone gives the guard a deadline 8 s away and restarts it meanwhile.
 func guardAlone(ctx context.Context, p *proof) error {
 	if err := p.expect(ctx, `"locked":true,"oom":true,"cgroup":"/berth-guard.service"}`, "%s", askGuard+`ask '{"op":"status"}'`); err != nil {
 		return err
@@ -197,7 +197,7 @@ func guardAlone(ctx context.Context, p *proof) error {
 	const alone = askGuard + `systemctl stop berthd.socket berthd.service
 mkdir /sys/fs/cgroup/due
 sh -c 'echo $$ > /sys/fs/cgroup/due/cgroup.procs; trap "" TERM; while :; do sleep 1; done' >/dev/null 2>&1 &
-ask "{\"op\":\"set\",\"deadline\":{\"run\":\"due\",\"boot_id\":\"$(cat /proc/sys/kernel/random/boot_id)\",\"kill_ms\":$(( $(cut -d. -f1 /proc/uptime) * 1000 + 3000 )),\"cgroups\":[\"/sys/fs/cgroup/due\"]}}"
+ask "{\"op\":\"set\",\"deadline\":{\"run\":\"due\",\"boot_id\":\"$(cat /proc/sys/kernel/random/boot_id)\",\"kill_ms\":$(( $(cut -d. -f1 /proc/uptime) * 1000 + 8000 )),\"cgroups\":[\"/sys/fs/cgroup/due\"]}}"
 systemctl restart berth-guard
 timeout 30 bash -c 'while grep -q . /sys/fs/cgroup/due/cgroup.procs; do sleep 0.1; done'
 ask '{"op":"list"}'
@@ -240,15 +240,8 @@ func reboot(ctx context.Context, p *proof) error {
 	if err := errors.Join(p.off(ctx), p.boot(ctx)); err != nil {
 		return err
 	}
-	if err := p.eventually(ctx, 2*minute, `"status": "RUNNING"`, "berth instance get box -o json"); err != nil {
+	if err := p.runsAnew(ctx, "box", before); err != nil {
 		return err
-	}
-	after, err := p.instance(ctx, "box", "run")
-	if err != nil {
-		return err
-	}
-	if after == before {
-		return errors.New("the instance still has the run of the boot before")
 	}
 	if p.pid, err = p.containerPID(ctx, "box"); err != nil {
 		return err
@@ -259,6 +252,10 @@ func reboot(ctx context.Context, p *proof) error {
 // powerCut kills the machine in the middle of writes; what was acknowledged until
 // then has to be there.
 func powerCut(ctx context.Context, p *proof) error {
+	before, err := p.instance(ctx, "box", "run")
+	if err != nil {
+		return err
+	}
 	writing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -296,7 +293,7 @@ func powerCut(ctx context.Context, p *proof) error {
 		}
 	}
 	say("%d acknowledged writes are there", p.acked)
-	return p.eventually(ctx, 2*minute, `"status": "RUNNING"`, "berth instance get box -o json")
+	return p.runsAnew(ctx, "box", before)
 }
 
 func remove(ctx context.Context, p *proof) error {
@@ -318,6 +315,7 @@ func purge(ctx context.Context, p *proof) error {
 	const left = `ls -d /var/lib/berth /etc/berth/berthd.toml /run/berth 2>/dev/null || true
 ctr -n berth containers ls -q; ctr -n berth snapshots ls | tail -n +2; grep -h berth /proc/mounts || true
 kill -0 %s 2>/dev/null && echo the container lives || true
+systemctl is-active --quiet berth-guard && echo the guard lives || true
 ip -o link show type bridge | grep berth || true
 nft list tables | grep berth || true; iptables -S | grep BERTH || true`
 	out, err := p.sh(ctx, left, p.pid)
