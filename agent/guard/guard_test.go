@@ -57,6 +57,11 @@ func TestCgroupDirs(t *testing.T) {
 			"9:name=systemd:/berth/r1\n8:pids:/berth/r1\n6:freezer:/box/berth/r1\n2:cpu,cpuacct:/berth/r1\n0::/berth/r1\n", "0::/\n", hybridMounts,
 			"/sys/fs/cgroup/systemd/berth/r1 /sys/fs/cgroup/my pids/berth/r1 /sys/fs/cgroup/freezer/berth/r1 /sys/fs/cgroup/cpu,cpuacct/berth/r1 /sys/fs/cgroup/unified/berth/r1",
 		},
+		"what was a dead shim's": {
+			"9:name=systemd:/berth/r1/init.scope\n8:pids:/berth/r1\n3:cpu,cpuacct:/system.slice/containerd.service\n0::/system.slice\n", "8:pids:/\n0::/init.scope\n", hybridMounts,
+			"/sys/fs/cgroup/systemd/berth/r1/init.scope /sys/fs/cgroup/my pids/berth/r1",
+		},
+		"an unknown hierarchy only": {"3:cpu,cpuacct:/system.slice/containerd.service\n", "", hybridMounts, ""},
 		"roots":                     {"8:pids:/\n6:freezer:/box\n0::/\n", "", hybridMounts, ""},
 		"what is the shim's too":    {"8:pids:/system.slice/containerd.service\n0::/r\n", "8:pids:/system.slice/containerd.service\n0::/\n", hybridMounts, "/sys/fs/cgroup/unified/r"},
 		"beside the mount":          {"6:freezer:/boxes/r\n8:pids:/../r\n", "", hybridMounts, ""},

@@ -44,10 +44,11 @@ func statFields(pid int) ([]string, error) {
 
 // CgroupsOf gives the directories of a container's cgroups by its first process:
 // one of each hierarchy, of either version, in which the container has one of
-// its own. It leaves out root cgroups, and those that the process's parent is in
-// too: a runtime that doesn't know a controller leaves a container in the cgroup
-// of its own shim there. An error: the process is gone, or has no cgroup of its
-// own anywhere.
+// its own. A runtime that doesn't know a controller leaves a container in the
+// cgroup of its own shim there: so it leaves out root cgroups, those that the
+// process's parent is in too, and those that aren't called as the container's in
+// the hierarchies that every runtime knows. An error: the process is gone, or has
+// no cgroup of its own anywhere.
 func CgroupsOf(pid int) ([]string, error) {
 	stat, err := statFields(pid)
 	if err != nil {
@@ -83,7 +84,7 @@ func cgroupDirs(own, parents, mountinfo string) []string {
 		shared[strings.TrimSpace(line)] = true
 	}
 	mounts := cgroupMounts(mountinfo)
-	var dirs []string
+	var found []foundCgroup
 	for line := range strings.Lines(own) {
 		line = strings.TrimSpace(line)
 		parts := strings.SplitN(line, ":", 3)
@@ -92,14 +93,42 @@ func cgroupDirs(own, parents, mountinfo string) []string {
 		}
 		controller, _, _ := strings.Cut(parts[1], ",") // empty: version 2
 		for _, m := range mounts {
-			dir, ok := m.dir(parts[2])
-			if ok && m.holds(controller) && !slices.Contains(dirs, dir) {
-				dirs = append(dirs, dir)
+			below, ok := m.below(parts[2])
+			if ok && m.holds(controller) {
+				found = append(found, foundCgroup{controller: controller, name: below, dir: filepath.Join(m.point, below)})
 				break
 			}
 		}
 	}
+	name := nameOf(found)
+	var dirs []string
+	for _, f := range found {
+		if name != "" && (f.name == name || strings.HasPrefix(f.name, name+"/")) && !slices.Contains(dirs, f.dir) {
+			dirs = append(dirs, f.dir)
+		}
+	}
 	return dirs
+}
+
+type foundCgroup struct {
+	controller string // one of its hierarchy's
+	name       string // below the mount
+	dir        string
+}
+
+// known are the hierarchies that every runtime knows, the surest first.
+var known = []string{"freezer", "pids", "memory", "devices", ""}
+
+// nameOf is what the container's cgroup is called.
+func nameOf(found []foundCgroup) string {
+	for _, controller := range known {
+		for _, f := range found {
+			if f.controller == controller {
+				return f.name
+			}
+		}
+	}
+	return ""
 }
 
 // cgroupMount is a mounted hierarchy, or a part of one.
@@ -115,9 +144,9 @@ func (m *cgroupMount) holds(controller string) bool {
 	return slices.Contains(m.controllers, controller)
 }
 
-// dir of a cgroup in this mount. The root of the mount counts as none: what is
-// in it isn't one run's.
-func (m *cgroupMount) dir(path string) (string, bool) {
+// below is a cgroup's path in this mount. The root of the mount counts as none:
+// what is in it isn't one run's.
+func (m *cgroupMount) below(path string) (string, bool) {
 	if strings.HasPrefix(path, "/..") || strings.HasSuffix(path, " (deleted)") {
 		return "", false
 	}
@@ -128,8 +157,7 @@ func (m *cgroupMount) dir(path string) (string, bool) {
 			return "", false
 		}
 	}
-	dir := filepath.Join(m.point, below)
-	return dir, dir != m.point
+	return below, below != "" && below != "/"
 }
 
 // cgroupMounts reads /proc/self/mountinfo (proc(5)). Of two mounts of one
