@@ -1,6 +1,11 @@
 package state
 
-import "berth/workspace"
+import (
+	"maps"
+	"slices"
+
+	"berth/workspace"
+)
 
 // sums is what a budget's scope has spent and reserved on one UTC day. They are
 // kept where no budget is set, too: one may be set later.
@@ -115,21 +120,22 @@ func (t *tx) account(ws string) *account {
 	return a
 }
 
-// keepBooks writes the open books. The order of writes leaves no trace in the
-// tables, so that of the maps does no harm.
+// keepBooks writes the open books.
 func (t *tx) keepBooks() {
-	for _, s := range t.books.days {
+	for _, k := range slices.Sorted(maps.Keys(t.books.days)) {
+		s := t.books.days[k]
 		if s.Spent != 0 || s.Reserved != 0 || days.get(t, "id", s.key()) != nil {
 			days.put(t, s)
 		}
 	}
-	for _, a := range t.books.accounts {
+	for _, k := range slices.Sorted(maps.Keys(t.books.accounts)) {
+		a := t.books.accounts[k]
 		if *a != (account{Workspace: a.Workspace}) || accounts.get(t, "id", a.Workspace) != nil {
 			accounts.put(t, a)
 		}
 	}
-	for _, u := range t.books.usage {
-		usages.put(t, u)
+	for _, k := range slices.Sorted(maps.Keys(t.books.usage)) {
+		usages.put(t, t.books.usage[k])
 	}
 	t.books = openBooks{}
 }

@@ -1,8 +1,8 @@
 package state
 
 import (
-	"cmp"
 	"iter"
+	"maps"
 	"slices"
 
 	"berth/workspace"
@@ -176,11 +176,7 @@ func (v View) Usage(q workspace.UsageQuery) []workspace.UsageRow {
 }
 
 func sorted(sums map[string]*workspace.UsageRow) []workspace.UsageRow {
-	keys := make([]string, 0, len(sums))
-	for k := range sums {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, cmp.Compare)
+	keys := slices.Sorted(maps.Keys(sums))
 	rows := make([]workspace.UsageRow, len(keys))
 	for i, k := range keys {
 		rows[i] = *sums[k]
