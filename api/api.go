@@ -135,13 +135,21 @@ func nativeConfig(version string) huma.Config {
 	c.RejectUnknownQueryParameters = true
 	c.Transformers = []huma.Transformer{problemTransformer}
 	// Described as what they hold: their own shape is not what is sent.
-	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[workspace.Optional[string]](), reflect.TypeFor[*string]())
-	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[templateBody](), reflect.TypeFor[workspace.Template]())
+	alias := c.Components.Schemas.RegisterTypeAlias
+	alias(reflect.TypeFor[workspace.Optional[string]](), reflect.TypeFor[*string]())
+	alias(reflect.TypeFor[workspace.Optional[int]](), reflect.TypeFor[*int]())
+	alias(reflect.TypeFor[workspace.Optional[int64]](), reflect.TypeFor[*int64]())
+	alias(reflect.TypeFor[workspace.Optional[workspace.Ceilings]](), reflect.TypeFor[ceilingsOrNull]())
+	alias(reflect.TypeFor[templateBody](), reflect.TypeFor[workspace.Template]())
 	return c
 }
 
 func (a *API) register(h huma.API) {
 	a.registerWorkspaces(h)
+	a.registerLimits(h)
+	a.registerCluster(h)
+	a.registerPrices(h)
+	a.registerUsage(h)
 	a.registerTemplates(h)
 	a.registerInstances(h)
 	a.registerActions(h)

@@ -54,6 +54,10 @@ func TestOpenAPI(t *testing.T) {
 		"GET /volumes", "GET /volumes/{id}", "POST /volumes/{id}/keep", "DELETE /volumes/{id}",
 		"GET /registries", "GET /registries/{host}", "PUT /registries/{host}", "DELETE /registries/{host}", "GET /devices/readings",
 		"PUT /instances/{id}/files", "GET /instances/{id}/access", "POST /images/pull",
+		"GET /workspaces/{id}/usage", "GET /workspaces/{id}/kill-switch", "POST /workspaces/{id}/kill-switch",
+		"POST /workspaces/{id}/members/{user}/block", "POST /workspaces/{id}/members/{user}/unblock",
+		"GET /cluster", "PATCH /cluster", "GET /cluster/kill-switch", "POST /cluster/kill-switch",
+		"GET /prices", "PUT /prices", "DELETE /prices", "GET /usage", "GET /ledger",
 		"GET /images", "POST /images", "DELETE /images", "GET /events", "GET /events/stream", "GET /status", "POST /placements:dry-run",
 	}
 	slices.Sort(got)
@@ -119,7 +123,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 		workspace.CodeConflict: 409, workspace.CodeDenied: 403, workspace.CodeUnauthorized: 401, workspace.CodeUnavailable: 503,
 		workspace.CodeKeyReused: 422, workspace.CodeTooOld: 412, workspace.CodeInternal: 500, workspace.CodeWorkspaceArchived: 409,
 		workspace.CodeKillSwitch: 409, workspace.CodeUserBlocked: 409, workspace.CodeWorkspaceBudget: 409, workspace.CodeUserBudget: 409,
-		workspace.CodeSpendingLimit: 409, workspace.CodeMonthlyRuns: 409, workspace.CodeConcurrency: 409,
+		workspace.CodeSpendingLimit: 409, workspace.CodeMonthlyRuns: 409, workspace.CodeConcurrency: 409, workspace.CodeUnpriced: 409,
 	} {
 		if got := statusOf(code); got != want {
 			t.Errorf("%s: %d, want %d", code, got, want)

@@ -46,7 +46,7 @@ func statusOf(code workspace.Code) int {
 	case workspace.CodeExists, workspace.CodeConflict,
 		workspace.CodeWorkspaceArchived, workspace.CodeKillSwitch, workspace.CodeUserBlocked,
 		workspace.CodeWorkspaceBudget, workspace.CodeUserBudget, workspace.CodeSpendingLimit,
-		workspace.CodeMonthlyRuns, workspace.CodeConcurrency:
+		workspace.CodeMonthlyRuns, workspace.CodeConcurrency, workspace.CodeUnpriced:
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError

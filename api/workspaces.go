@@ -34,9 +34,17 @@ func (a *API) registerWorkspaces(h huma.API) {
 
 func (a *API) createWorkspace(ctx context.Context, in *createWorkspaceInput) (*object[workspace.Workspace], error) {
 	b := &in.Body
-	res, err := a.propose(ctx, &state.CreateWorkspace{
+	with, err := limitsCommand(&b.LimitsChange)
+	if err != nil {
+		return nil, err
+	}
+	create := &state.CreateWorkspace{
 		Name: b.Name, Slug: b.Slug, Description: b.Description, Settings: b.Settings, Plan: b.Plan, Retention: b.Retention,
-	})
+	}
+	if b.LimitsChange != (workspace.LimitsChange{}) {
+		create.With = with
+	}
+	res, err := a.propose(ctx, create)
 	if err != nil {
 		return nil, err
 	}
@@ -74,13 +82,29 @@ func (a *API) updateWorkspace(ctx context.Context, in *updateWorkspaceInput) (*o
 		return nil, err
 	}
 	b := &in.Body
-	if _, err := a.propose(ctx, &state.UpdateWorkspace{
-		ID: id, Name: b.Name.Value, ClearName: b.Name.Set && b.Name.Value == nil, Description: b.Description,
-		Settings: b.Settings, Retention: b.Retention, MaxConcurrentRuns: b.MaxConcurrentRuns, IfIndex: index,
-	}); err != nil {
+	change, err := limitsCommand(&b.LimitsChange)
+	if err != nil {
+		return nil, err
+	}
+	change.ID, change.IfIndex = id, index
+	change.Name, change.ClearName = b.Name.Value, b.Name.Set && b.Name.Value == nil
+	change.Description, change.Settings, change.Retention, change.Plan = b.Description, b.Settings, b.Retention, b.Plan
+	if _, err := a.propose(ctx, change); err != nil {
 		return nil, err
 	}
 	return a.workspaceAnswer(ctx, id, Reading{})
+}
+
+// limitsCommand is the part of a change that is about limits.
+func limitsCommand(l *workspace.LimitsChange) (*state.UpdateWorkspace, error) {
+	if l.IsDefault != nil && !*l.IsDefault {
+		return nil, workspace.InvalidField("is_default", "can't be taken away: make another workspace the default")
+	}
+	return &state.UpdateWorkspace{
+		DailyBudget: l.DailyBudget, UserDailyBudget: l.UserDailyBudget, SpendingLimit: l.SpendingLimit,
+		MonthlyRuns: l.MonthlyRuns, MaxConcurrentRuns: l.MaxConcurrentRuns, Ceilings: l.Ceilings,
+		KillSwitch: l.KillSwitch, MakeDefault: l.IsDefault != nil,
+	}, nil
 }
 
 func (a *API) archiveWorkspace(ctx context.Context, in *Target) (*object[workspace.Workspace], error) {

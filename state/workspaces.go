@@ -37,6 +37,8 @@ type CreateWorkspace struct {
 	Settings    json.RawMessage      `cbor:"5,keyasint,omitempty"`
 	Plan        workspace.Plan       `cbor:"6,keyasint"`
 	Retention   *workspace.Retention `cbor:"7,keyasint,omitempty"`
+	// With is what else it begins with: a change in the same entry.
+	With *UpdateWorkspace `cbor:"8,keyasint,omitempty"`
 }
 
 // Type is TypeCreateWorkspace.
@@ -73,7 +75,12 @@ func (c *CreateWorkspace) apply(t *tx) error {
 	t.result.Object = w.ID
 	t.event(workspace.Event{Type: "workspace.created", Object: w.ID, Workspace: w.ID,
 		Message: "workspace " + w.Slug + " created"})
-	return nil
+	if c.With == nil {
+		return nil
+	}
+	with := *c.With
+	with.ID, with.IfIndex = w.ID, 0
+	return with.apply(t)
 }
 
 // defaultLimits are the operator's for new workspaces, as far as the plan has them.

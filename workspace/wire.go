@@ -16,15 +16,18 @@ type NewWorkspace struct {
 	Settings    json.RawMessage `json:"settings,omitempty" doc:"a JSON object of at most 64 KiB"`
 	Plan        Plan            `json:"plan,omitempty" enum:"basic,pro,scale,enterprise" default:"scale"`
 	Retention   *Retention      `json:"data_retention,omitempty"`
+	// What is absent comes from the cluster's new_workspace_defaults.
+	LimitsChange
 }
 
 // WorkspaceChange changes a workspace: what is absent stays.
 type WorkspaceChange struct {
-	Name              Optional[string] `json:"name,omitzero" doc:"null takes the name away"`
-	Description       *string          `json:"description,omitempty"`
-	Settings          json.RawMessage  `json:"settings,omitempty" doc:"replaced whole"`
-	Retention         *Retention       `json:"data_retention,omitempty"`
-	MaxConcurrentRuns *int             `json:"max_concurrent_runs,omitempty"`
+	Name        Optional[string] `json:"name,omitzero" doc:"null takes the name away"`
+	Description *string          `json:"description,omitempty"`
+	Settings    json.RawMessage  `json:"settings,omitempty" doc:"replaced whole"`
+	Retention   *Retention       `json:"data_retention,omitempty"`
+	Plan        *Plan            `json:"plan,omitempty" enum:"basic,pro,scale,enterprise"`
+	LimitsChange
 }
 
 // Optional is a value of a change that can be absent (the zero Optional), null

@@ -54,7 +54,7 @@ func exitCode(err error) int {
 	case workspace.CodeExists, workspace.CodeConflict, workspace.CodeKeyReused, workspace.CodeTooOld,
 		workspace.CodeWorkspaceArchived, workspace.CodeKillSwitch, workspace.CodeUserBlocked,
 		workspace.CodeWorkspaceBudget, workspace.CodeUserBudget, workspace.CodeSpendingLimit,
-		workspace.CodeMonthlyRuns, workspace.CodeConcurrency:
+		workspace.CodeMonthlyRuns, workspace.CodeConcurrency, workspace.CodeUnpriced:
 		return exitConflict
 	case workspace.CodeUnavailable:
 		return exitUnavailable
