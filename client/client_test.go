@@ -65,7 +65,7 @@ func TestRequests(t *testing.T) {
 		}},
 		{`GET /berth/v1/workspaces/a%2Fb`, func(ctx context.Context, c *Client) error { _, err := c.Workspace(ctx, "a/b"); return err }},
 		{`PATCH /berth/v1/workspaces/w {"name":null,"max_concurrent_runs":4}`, func(ctx context.Context, c *Client) error {
-			_, err := c.UpdateWorkspace(ctx, "w", workspace.WorkspaceChange{Name: workspace.Optional[string]{Set: true}, MaxConcurrentRuns: &four}, 0)
+			_, err := c.UpdateWorkspace(ctx, "w", workspace.WorkspaceChange{Name: workspace.Optional[string]{Set: true}, LimitsChange: workspace.LimitsChange{MaxConcurrentRuns: &four}}, 0)
 			return err
 		}},
 		{`PATCH /berth/v1/workspaces/w {"name":"n"}`, func(ctx context.Context, c *Client) error {

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -29,11 +28,7 @@ func (c *Client) Workspace(ctx context.Context, ref string) (*workspace.Workspac
 // UpdateWorkspace changes a workspace. With an ifIndex other than 0 it is refused
 // with CodeTooOld unless that is still the workspace's modify index.
 func (c *Client) UpdateWorkspace(ctx context.Context, ref string, change workspace.WorkspaceChange, ifIndex uint64) (*workspace.Workspace, error) {
-	r := request{method: http.MethodPatch, path: path("workspaces", ref), body: change}
-	if ifIndex != 0 {
-		r.header = http.Header{"If-Match": {fmt.Sprintf("%q", fmt.Sprint(ifIndex))}}
-	}
-	return one[workspace.Workspace](ctx, c, r)
+	return one[workspace.Workspace](ctx, c, request{method: http.MethodPatch, path: path("workspaces", ref), header: ifMatch(ifIndex), body: change})
 }
 
 // ArchiveWorkspace ends a workspace for good: what runs in it is stopped.

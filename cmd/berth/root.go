@@ -53,7 +53,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 		Args:              cobra.ArbitraryArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkFlags() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return a.checkFlags(c) },
 		RunE:              helpOrUnknown,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
@@ -69,7 +69,8 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 	root.SetHelpCommandGroupID(groupOther)
 	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.volumeCommand(), a.workspaceCommand())
 	grouped(root, groupInside, a.execCommand(), a.logsCommand(), a.portForwardCommand(), a.cpCommand())
-	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.registryCommand(), a.eventsCommand(), a.doctorCommand())
+	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.clusterCommand(), a.priceCommand(), a.usageCommand(), a.ledgerCommand(),
+		a.registryCommand(), a.eventsCommand(), a.doctorCommand())
 	grouped(root, groupOther, a.versionCommand(), completionCommand(), manCommand())
 	return root
 }
@@ -110,9 +111,16 @@ func must(err error) {
 	}
 }
 
-func (a *app) checkFlags() error {
-	if !slices.Contains(outputs, a.output) {
-		return usagef("-o %s is none of %s", a.output, strings.Join(outputs, ", "))
+// ownOutputs is the annotation of a command that has other outputs than most.
+const ownOutputs = "outputs"
+
+func (a *app) checkFlags(c *cobra.Command) error {
+	possible := outputs
+	if own, ok := c.Annotations[ownOutputs]; ok && c.Flags().Changed("output") {
+		possible = strings.Fields(own)
+	}
+	if !slices.Contains(possible, a.output) {
+		return usagef("-o %s is none of %s", a.output, strings.Join(possible, ", "))
 	}
 	return nil
 }

@@ -15,7 +15,8 @@ import (
 
 func (a *app) workspaceCommand() *cobra.Command {
 	return noun("workspace", "Tenants: who shares instances and limits", []string{"workspaces", "ws"},
-		a.workspaceLs(), a.workspaceGet(), a.workspaceCreate(), a.workspaceUpdate(), a.workspaceArchive())
+		a.workspaceLs(), a.workspaceGet(), a.workspaceCreate(), a.workspaceSet(), a.workspaceUsage(), a.workspaceKillSwitch(),
+		a.workspaceBlock(), a.workspaceUnblock(), a.workspaceArchive())
 }
 
 func workspaceKind(*names) kind[workspace.Workspace] {
@@ -29,6 +30,7 @@ func workspaceKind(*names) kind[workspace.Workspace] {
 			{title: "PLAN", cell: func(w *workspace.Workspace) string { return string(w.Plan) }},
 			{title: "MAX RUNS", cell: func(w *workspace.Workspace) string { return strconv.Itoa(w.Limits.MaxConcurrentRuns) }},
 			{title: "AGE", cell: func(w *workspace.Workspace) string { return age(w.CreatedAt) }},
+			{title: "DAILY BUDGET", wide: true, cell: func(w *workspace.Workspace) string { return usdText(w.Limits.DailyBudget) }},
 			{title: "ID", wide: true, cell: func(w *workspace.Workspace) string { return w.ID }},
 			{title: "DESCRIPTION", wide: true, cell: func(w *workspace.Workspace) string { return w.Description }},
 		},
@@ -56,20 +58,19 @@ func workspaceStatus(w *workspace.Workspace) string {
 }
 
 func workspaceDetail(w *workspace.Workspace) []section {
-	return []section{
+	return slices.Concat([]section{
 		{label: "Slug", text: w.Slug},
 		{label: "Name", text: workspaceName(w)},
 		{label: "ID", text: w.ID},
 		{label: "Description", text: w.Description},
 		{label: "Status", text: workspaceStatus(w)},
-		{label: "Plan", text: string(w.Plan)},
-		{label: "Max concurrent runs", text: strconv.Itoa(w.Limits.MaxConcurrentRuns)},
+	}, limitsText(w), []section{
 		{label: "Data retention", text: fmt.Sprintf("%d %s", w.Retention.Value, w.Retention.Unit)},
 		{label: "Settings", text: string(w.Settings)},
 		{label: "Created", text: moment(w.CreatedAt)},
 		{label: "Updated", text: moment(w.UpdatedAt)},
 		{label: "Archived", text: moment(w.ArchivedAt)},
-	}
+	})
 }
 
 func (a *app) workspaceLs() *cobra.Command {
@@ -98,7 +99,8 @@ func (a *app) workspaceGet() *cobra.Command {
 
 func (a *app) workspaceCreate() *cobra.Command {
 	var n workspace.NewWorkspace
-	var file, plan, retention string
+	var file, retention string
+	limits := &limitFlags{}
 	c := &cobra.Command{
 		Use:     "create [NAME]",
 		Aliases: []string{"new"},
@@ -107,7 +109,7 @@ func (a *app) workspaceCreate() *cobra.Command {
 unless --slug says otherwise. -f reads the request from a file, YAML or JSON with
 the keys of the API; flags go over it.`,
 		Example: `  berth workspace create "Speech team"
-  berth workspace create --slug vision --retention 36h`,
+  berth workspace create --slug vision --retention 36h --daily-budget 100`,
 		Args:              takes("[NAME]"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.with(func(c *cobra.Command, cl *client.Client, args []string) error {
@@ -121,7 +123,8 @@ the keys of the API; flags go over it.`,
 				r.Name = &args[0]
 			}
 			r.Slug, r.Description = orText(n.Slug, r.Slug), orText(n.Description, r.Description)
-			r.Plan = workspace.Plan(orText(plan, string(r.Plan)))
+			r.Plan = workspace.Plan(orText(limits.plan, string(r.Plan)))
+			limits.over(c, &r.LimitsChange, r.Ceilings.Value)
 			if retention != "" {
 				parsed, err := parseRetention(retention)
 				if err != nil {
@@ -140,8 +143,8 @@ the keys of the API; flags go over it.`,
 	f.StringVarP(&file, "file", "f", "", "read the request from a file (- is standard input)")
 	f.StringVar(&n.Slug, "slug", "", "slug: a-z, 0-9 and hyphens")
 	f.StringVar(&n.Description, "description", "", "a text for people")
-	f.StringVar(&plan, "plan", "", "basic, pro, scale or enterprise")
 	f.StringVar(&retention, "retention", "", "how long result data outlives its run, such as 7d or 36h")
+	limits.addTo(c)
 	return c
 }
 
@@ -155,14 +158,19 @@ func parseRetention(text string) (*workspace.Retention, error) {
 	return &workspace.Retention{Unit: units[unit], Value: value}, nil
 }
 
-func (a *app) workspaceUpdate() *cobra.Command {
+func (a *app) workspaceSet() *cobra.Command {
 	u := &updating{}
 	c := &cobra.Command{
-		Use:   "update SLUG",
-		Short: "Change a workspace's name, description, limits or retention",
-		Long:  `Changes what is given of a workspace; the rest stays as it is.`,
-		Example: `  berth workspace update vision --max-concurrent-runs 20
-  berth workspace update vision --name "Vision team" --retention 14d`,
+		Use:     "set SLUG",
+		Aliases: []string{"update"},
+		Short:   "Change a workspace's name, plan, limits or retention",
+		Long: `Changes what is given of a workspace; the rest stays as it is. Budgets are in USD,
+and none takes one away. Lowering a limit stops nothing that runs: nothing new
+starts until there is room again. A spending limit can't be set below what is spent
+and reserved.`,
+		Example: `  berth workspace set vision --max-concurrent-runs 20
+  berth workspace set vision --daily-budget 100 --user-daily-budget 12.50
+  berth workspace set vision --spending-limit none`,
 		Args:              takes("SLUG"),
 		ValidArgsFunction: a.completeOne(workspaceNames),
 		RunE: a.with(func(c *cobra.Command, cl *client.Client, args []string) error {
@@ -170,7 +178,11 @@ func (a *app) workspaceUpdate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w, err := cl.UpdateWorkspace(c.Context(), args[0], change, 0)
+			index, err := u.ceilingsOver(c, cl, args[0], &change)
+			if err != nil {
+				return err
+			}
+			w, err := cl.UpdateWorkspace(c.Context(), args[0], change, index)
 			if err != nil {
 				return err
 			}
@@ -181,16 +193,16 @@ func (a *app) workspaceUpdate() *cobra.Command {
 	f.StringVar(&u.name, "name", "", "new name")
 	f.BoolVar(&u.noName, "no-name", false, "take its name away")
 	f.StringVar(&u.description, "description", "", "new text for people")
-	f.IntVar(&u.maxRuns, "max-concurrent-runs", 0, "how many runs may be active at once")
 	f.StringVar(&u.retention, "retention", "", "how long result data outlives its run, such as 7d or 36h")
+	u.limits.addTo(c)
 	return c
 }
 
-// updating holds the flags of workspace update.
+// updating holds the flags of workspace set.
 type updating struct {
 	name, description, retention string
 	noName                       bool
-	maxRuns                      int
+	limits                       limitFlags
 }
 
 // change is what the flags that were given ask for.
@@ -206,8 +218,8 @@ func (u *updating) change(c *cobra.Command) (workspace.WorkspaceChange, error) {
 	if given("description") {
 		change.Description = &u.description
 	}
-	if given("max-concurrent-runs") {
-		change.MaxConcurrentRuns = &u.maxRuns
+	if given("plan") {
+		change.Plan = (*workspace.Plan)(&u.limits.plan)
 	}
 	if given("retention") {
 		retention, err := parseRetention(u.retention)
@@ -216,10 +228,25 @@ func (u *updating) change(c *cobra.Command) (workspace.WorkspaceChange, error) {
 		}
 		change.Retention = retention
 	}
-	if !slices.ContainsFunc([]string{"name", "no-name", "description", "max-concurrent-runs", "retention"}, given) {
+	if !u.limits.given(c) && !slices.ContainsFunc([]string{"name", "no-name", "description", "retention"}, given) {
 		return change, usagef("%s needs something to change: see %s --help", c.CommandPath(), c.CommandPath())
 	}
 	return change, nil
+}
+
+// ceilingsOver puts the limits into a change. Ceilings are replaced whole, so
+// those that no flag names are read first: index is that of what was read.
+func (u *updating) ceilingsOver(c *cobra.Command, cl *client.Client, ref string, change *workspace.WorkspaceChange) (index uint64, err error) {
+	var old *workspace.Ceilings
+	if u.limits.setsCeilings() {
+		w, err := cl.Workspace(c.Context(), ref)
+		if err != nil {
+			return 0, err
+		}
+		old, index = w.Limits.Ceilings, w.ModifyIndex
+	}
+	u.limits.over(c, &change.LimitsChange, old)
+	return index, nil
 }
 
 func (a *app) workspaceArchive() *cobra.Command {
