@@ -86,9 +86,9 @@ type Cluster struct {
 // nothing.
 type WorkspaceDefaults struct {
 	Plan              Plan   `json:"plan,omitempty" enum:"basic,pro,scale,enterprise" doc:"absent: scale"`
-	DailyBudget       *int64 `json:"daily_budget_micro_usd,omitempty"`
-	UserDailyBudget   *int64 `json:"user_daily_budget_micro_usd,omitempty"`
-	MaxConcurrentRuns int    `json:"max_concurrent_runs,omitempty" doc:"absent: the plan's"`
+	DailyBudget       *int64 `json:"daily_budget_micro_usd,omitempty" minimum:"0" maximum:"9007199254740991"`
+	UserDailyBudget   *int64 `json:"user_daily_budget_micro_usd,omitempty" minimum:"0" maximum:"9007199254740991"`
+	MaxConcurrentRuns int    `json:"max_concurrent_runs,omitempty" minimum:"0" maximum:"2147483647" doc:"absent: the plan's"`
 }
 
 // Key is an API key; the secret itself is only ever a hash.

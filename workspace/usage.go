@@ -27,10 +27,10 @@ type LedgerEntry struct {
 
 // Price of an hour of something, in micro-USD.
 type Price struct {
-	Resource string `json:"resource" enum:"gpu,cpu,memory" doc:"gpu (one device), cpu (a core) or memory (a GB)"`
+	Resource string `json:"resource" required:"true" enum:"gpu,cpu,memory" doc:"gpu (one device), cpu (a core) or memory (a GB)"`
 	GPUType  string `json:"gpu_type,omitempty" doc:"of a gpu: a type, the first words of one, or *"`
 	Node     string `json:"node,omitempty" doc:"id; a price for this node only"`
-	Amount   int64  `json:"amount_micro_usd_per_hour" minimum:"0"`
+	Amount   int64  `json:"amount_micro_usd_per_hour" required:"true" minimum:"0" maximum:"1000000000000"`
 }
 
 // WorkspaceUsage is what a workspace has used of each of its limits.

@@ -10,7 +10,7 @@ type LimitsChange struct {
 	UserDailyBudget   Optional[int64]    `json:"user_daily_budget_micro_usd,omitzero" minimum:"0" maximum:"9007199254740991" doc:"of each user; null: unlimited"`
 	SpendingLimit     Optional[int64]    `json:"spending_limit_micro_usd,omitzero" minimum:"0" maximum:"9007199254740991" doc:"for ever; null or 2^53-1 ends it, and the next one counts from 0"`
 	MonthlyRuns       Optional[int64]    `json:"monthly_run_limit,omitzero" minimum:"0" maximum:"9007199254740991" doc:"null: the plan's"`
-	MaxConcurrentRuns *int               `json:"max_concurrent_runs,omitempty"`
+	MaxConcurrentRuns *int               `json:"max_concurrent_runs,omitempty" minimum:"1" maximum:"2147483647"`
 	Ceilings          Optional[Ceilings] `json:"ceilings,omitzero" doc:"replaced whole; null: none"`
 	KillSwitch        *bool              `json:"kill_switch,omitempty"`
 	IsDefault         *bool              `json:"is_default,omitempty" doc:"true takes the flag from the workspace that has it"`
@@ -21,7 +21,7 @@ type ClusterChange struct {
 	Name              *string            `json:"name,omitempty"`
 	KillSwitch        *bool              `json:"kill_switch,omitempty"`
 	DailyBudget       Optional[int64]    `json:"daily_budget_micro_usd,omitzero" minimum:"0" maximum:"9007199254740991" doc:"of all workspaces together; null: unlimited"`
-	MaxConcurrentRuns Optional[int]      `json:"max_concurrent_runs,omitzero" minimum:"1" doc:"of all workspaces together; null: unlimited"`
+	MaxConcurrentRuns Optional[int]      `json:"max_concurrent_runs,omitzero" minimum:"1" maximum:"2147483647" doc:"of all workspaces together; null: unlimited"`
 	Defaults          *WorkspaceDefaults `json:"new_workspace_defaults,omitempty" doc:"replaced whole"`
 }
 

@@ -87,9 +87,9 @@ type SpendingLimit struct {
 
 // Ceilings bound what a workspace's owners may set; cluster admins set them.
 type Ceilings struct {
-	DailyBudget       *int64 `json:"daily_budget_micro_usd,omitempty"`
-	UserDailyBudget   *int64 `json:"user_daily_budget_micro_usd,omitempty"`
-	MaxConcurrentRuns *int   `json:"max_concurrent_runs,omitempty"`
+	DailyBudget       *int64 `json:"daily_budget_micro_usd,omitempty" minimum:"0" maximum:"9007199254740991"`
+	UserDailyBudget   *int64 `json:"user_daily_budget_micro_usd,omitempty" minimum:"0" maximum:"9007199254740991"`
+	MaxConcurrentRuns *int   `json:"max_concurrent_runs,omitempty" minimum:"1" maximum:"2147483647"`
 }
 
 // Retention is how long result data outlives its run.

@@ -136,14 +136,14 @@ func (a *app) tellKill(k *workspace.KillSwitch, of string) error {
 
 // killText counts and names the runs that a kill switch stops.
 func killText(k *workspace.KillSwitch, how string) string {
-	text := "nothing runs"
-	if len(k.Runs)+len(k.Unreachable) > 0 {
-		text = stoppedText(k.Runs, how)
+	var parts []string
+	if len(k.Runs) > 0 {
+		parts = append(parts, stoppedText(k.Runs, how))
 	}
 	if len(k.Unreachable) > 0 {
-		text += "; " + stoppedText(k.Unreachable, "on hosts that can't be reached, stopped when they reconnect")
+		parts = append(parts, stoppedText(k.Unreachable, "on hosts that can't be reached, stopped when they reconnect"))
 	}
-	return text
+	return orText(strings.Join(parts, "; "), "nothing runs")
 }
 
 func stoppedText(runs []workspace.StoppedRun, how string) string {
@@ -151,11 +151,7 @@ func stoppedText(runs []workspace.StoppedRun, how string) string {
 	if len(runs) == 1 {
 		noun = "run"
 	}
-	text := fmt.Sprintf("%d %s %s", len(runs), noun, how)
-	if len(runs) == 0 {
-		return text
-	}
-	return text + ": " + strings.Join(each(runs, stoppedName), ", ")
+	return fmt.Sprintf("%d %s %s: %s", len(runs), noun, how, strings.Join(each(runs, stoppedName), ", "))
 }
 
 // stoppedName is one run: its instance's name, its user and its host.
