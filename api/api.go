@@ -85,6 +85,7 @@ type API struct {
 	socket, public http.Handler
 	openapi        []byte
 	cursorKey      []byte
+	now            func() time.Time
 	// heartbeat is the pause between signs of life on a quiet event stream.
 	heartbeat time.Duration
 	// draining ends when a server shuts down: long polls and streams end too.
@@ -100,7 +101,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		cluster: c.Cluster, version: c.Version, nodeID: c.NodeID, log: c.Log, explain: c.Explain,
-		cursorKey: make([]byte, 32), heartbeat: 15 * time.Second,
+		cursorKey: make([]byte, 32), now: time.Now, heartbeat: 15 * time.Second,
 	}
 	if a.observe = c.Observe; a.observe == nil {
 		a.observe = func(string, string, bool) func(int) { return func(int) {} }

@@ -79,7 +79,7 @@ func (a *API) clusterKillSwitch(ctx context.Context, in *Reading) (*object[works
 		return nil, err
 	}
 	answer := &workspace.KillSwitch{Active: r.Cluster().KillSwitch, Name: r.Cluster().Name}
-	r.sortOut(answer, wanted(active))
+	r.sortOut(answer, where(active, func(run *workspace.Run) bool { return wanted(run) || killed(run) }))
 	return &object[workspace.KillSwitch]{Meta: r.meta(), Body: answer}, nil
 }
 
@@ -92,14 +92,17 @@ func (a *API) setClusterKillSwitch(ctx context.Context, in *clusterKillSwitchInp
 	if err != nil {
 		return nil, err
 	}
-	before := idsOf(wanted(active))
+	before := idsOf(active)
 	if _, err := a.propose(ctx, &state.UpdateCluster{KillSwitch: &in.Body.Active}); err != nil {
 		return nil, err
 	}
 	if r, err = a.reader(ctx, Reading{}); err != nil {
 		return nil, err
 	}
+	if active, err = r.clusterRuns(); err != nil {
+		return nil, err
+	}
 	answer := &workspace.KillSwitch{Active: r.Cluster().KillSwitch, Name: r.Cluster().Name}
-	r.sortOut(answer, r.stopped(before))
+	r.sortOut(answer, r.killedOf(in.Body.Active, before, active))
 	return &object[workspace.KillSwitch]{Meta: r.meta(), Body: answer}, nil
 }

@@ -50,7 +50,7 @@ func (a *API) killSwitch(ctx context.Context, in *workspaceInput) (*object[works
 		return nil, err
 	}
 	answer := r.switchOf(w)
-	r.sortOut(answer, wanted(r.ActiveRuns(w.ID)))
+	r.sortOut(answer, where(r.ActiveRuns(w.ID), func(run *workspace.Run) bool { return wanted(run) || killed(run) }))
 	return &object[workspace.KillSwitch]{Meta: r.meta(), Body: answer}, nil
 }
 
@@ -59,7 +59,7 @@ func (a *API) setKillSwitch(ctx context.Context, in *killSwitchInput) (*object[w
 	if err != nil {
 		return nil, err
 	}
-	before := idsOf(wanted(a.cluster.View().ActiveRuns(id)))
+	before := idsOf(a.cluster.View().ActiveRuns(id))
 	if _, err := a.propose(ctx, &state.UpdateWorkspace{ID: id, KillSwitch: &in.Body.Active}); err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (a *API) setKillSwitch(ctx context.Context, in *killSwitchInput) (*object[w
 		return nil, err
 	}
 	answer := r.switchOf(w)
-	r.sortOut(answer, r.stopped(before))
+	r.sortOut(answer, r.killedOf(in.Body.Active, before, r.ActiveRuns(id)))
 	return &object[workspace.KillSwitch]{Meta: r.meta(), Body: answer}, nil
 }
 
@@ -80,25 +80,38 @@ func (r *reader) switchOf(w *workspace.Workspace) *workspace.KillSwitch {
 	return &workspace.KillSwitch{Active: w.KillSwitch, Workspace: w.ID, Name: w.Slug}
 }
 
-// wanted are the runs that a kill switch stops.
-func wanted(active iter.Seq[*workspace.Run]) iter.Seq[*workspace.Run] {
-	return where(active, func(run *workspace.Run) bool { return run.Phase.Active() && run.Desired == workspace.RunWanted })
+// wanted: a kill switch stops this run.
+func wanted(run *workspace.Run) bool {
+	return run.Phase.Active() && run.Desired == workspace.RunWanted
 }
 
-func idsOf(runs iter.Seq[*workspace.Run]) []string {
+// killed: a kill switch has stopped this run. The reason is the state's.
+func killed(run *workspace.Run) bool { return run.StopReason == "kill_switch" }
+
+// idsOf the runs that are wanted.
+func idsOf(active iter.Seq[*workspace.Run]) []string {
 	var ids []string
-	for run := range runs {
+	for run := range where(active, wanted) {
 		ids = append(ids, run.ID)
 	}
 	return ids
 }
 
-// stopped are the runs that were wanted before and are to stop now, also those
-// that have ended since.
-func (r *reader) stopped(before []string) iter.Seq[*workspace.Run] {
+// killedOf are the runs that a kill switch which was just turned on is stopping:
+// the active ones, and of those that were wanted before the ones that have
+// ended since.
+func (r *reader) killedOf(on bool, before []string, active iter.Seq[*workspace.Run]) iter.Seq[*workspace.Run] {
 	return func(yield func(*workspace.Run) bool) {
+		if !on {
+			return
+		}
+		for run := range where(active, killed) {
+			if !yield(run) {
+				return
+			}
+		}
 		for _, id := range before {
-			if run := r.Run(id); run != nil && run.Desired == workspace.RunStopping && !yield(run) {
+			if run := r.Run(id); run != nil && run.Phase.Terminal() && killed(run) && !yield(run) {
 				return
 			}
 		}

@@ -40,7 +40,7 @@ func (r *reader) unpriced(prices []workspace.Price) []string {
 	types := []string{}
 	for d := range r.Devices() {
 		priced := slices.ContainsFunc(prices, func(p workspace.Price) bool {
-			return p.Resource == "gpu" && (p.Node == "" || p.Node == d.Node) && (p.GPUType == "*" || gpu.MatchType(p.GPUType, d.Type))
+			return p.Resource == "gpu" && (p.Node == "" || p.Node == d.Node) && (p.GPUType == "*" || gpu.Matches(p.GPUType, &d.Info))
 		})
 		if !priced && !slices.Contains(types, d.Type) {
 			types = append(types, d.Type)

@@ -40,7 +40,22 @@ func (a *API) getStatus(ctx context.Context, in *Reading) (*object[workspace.Ove
 			s.Runs[string(run.Phase)]++
 		}
 	}
+	if prices := r.Prices(); len(prices) > 0 || r.limitsMoney() {
+		for _, name := range r.unpriced(prices) {
+			warn(s, "GPU type %s has no price: it can't be started where a budget or a spending limit applies: berth price set gpu %s AMOUNT", name, name)
+		}
+	}
 	return &object[workspace.Overview]{Meta: r.meta(), Body: s}, nil
+}
+
+// limitsMoney: some budget or spending limit is set.
+func (r *reader) limitsMoney() bool {
+	for w := range r.workspaces() {
+		if l := &w.Limits; !w.Archived() && (l.DailyBudget != nil || l.UserDailyBudget != nil || l.Spending != nil) {
+			return true
+		}
+	}
+	return r.Cluster().Limits.DailyBudget != nil
 }
 
 func countNode(s *workspace.Overview, n *workspace.Node) {

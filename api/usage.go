@@ -52,7 +52,7 @@ func (a *API) workspaceUsage(ctx context.Context, in *workspaceInput) (*object[w
 	if err != nil {
 		return nil, err
 	}
-	return &object[workspace.WorkspaceUsage]{Meta: r.meta(), Body: r.WorkspaceUsage(w.ID)}, nil
+	return &object[workspace.WorkspaceUsage]{Meta: r.meta(), Body: r.WorkspaceUsage(w.ID, a.now())}, nil
 }
 
 func (a *API) usage(ctx context.Context, in *usageInput) (*object[workspace.UsageReport], error) {

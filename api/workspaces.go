@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"iter"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -52,8 +51,18 @@ func (a *API) createWorkspace(ctx context.Context, in *createWorkspaceInput) (*o
 }
 
 func (a *API) listWorkspaces(ctx context.Context, in *Paging) (*pageAnswer[workspace.Workspace], error) {
-	return listed(ctx, a, "workspaces", in, func(r *reader) iter.Seq[*workspace.Workspace] { return r.workspaces() },
-		func(w *workspace.Workspace) string { return w.ID })
+	r, err := a.reader(ctx, in.Reading)
+	if err != nil {
+		return nil, err
+	}
+	page, err := paged(a, r, "workspaces", in, r.workspaces(), func(w *workspace.Workspace) string { return w.ID })
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range page.Body.Items {
+		page.Body.Items[i] = r.WithSpending(w)
+	}
+	return page, nil
 }
 
 func (a *API) getWorkspace(ctx context.Context, in *workspaceInput) (*object[workspace.Workspace], error) {
@@ -69,7 +78,7 @@ func (a *API) workspaceAnswer(ctx context.Context, ref string, how Reading) (*ob
 	if err != nil {
 		return nil, err
 	}
-	return &object[workspace.Workspace]{Meta: r.metaOf(w.ModifyIndex), Body: w}, nil
+	return &object[workspace.Workspace]{Meta: r.metaOf(w.ModifyIndex), Body: r.WithSpending(w)}, nil
 }
 
 func (a *API) updateWorkspace(ctx context.Context, in *updateWorkspaceInput) (*object[workspace.Workspace], error) {

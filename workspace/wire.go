@@ -14,7 +14,7 @@ type NewWorkspace struct {
 	Slug        string          `json:"slug,omitempty" doc:"made of the name when absent"`
 	Description string          `json:"description,omitempty"`
 	Settings    json.RawMessage `json:"settings,omitempty" doc:"a JSON object of at most 64 KiB"`
-	Plan        Plan            `json:"plan,omitempty" enum:"basic,pro,scale,enterprise" default:"scale"`
+	Plan        Plan            `json:"plan,omitempty" enum:"basic,pro,scale,enterprise" doc:"absent: the cluster's new_workspace_defaults"`
 	Retention   *Retention      `json:"data_retention,omitempty"`
 	// What is absent comes from the cluster's new_workspace_defaults.
 	LimitsChange
