@@ -38,6 +38,8 @@ func (l leakless) Run() int {
 // testscript's commands they have
 //
 //	agent NAME PHASE [REASON [MESSAGE]]  the node reports a phase of NAME's run
+//	lived NAME MS                        NAME's run has lived so many milliseconds
+//	unreachable                          the leader doesn't hear from the node any more
 //	waited NAME                          until somebody waits for NAME to change
 //	followed N [listed]                  until N follow the events (and one has listed since)
 //	exits CODE ARGUMENT...               berth with these arguments ends with this exit code
@@ -55,16 +57,18 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":    agentCommand,
-			"waited":   waitedCommand,
-			"followed": followedCommand,
-			"exits":    exitsCommand,
-			"called":   calledCommand,
-			"writes":   writesCommand,
-			"pulls":    pullsCommand,
-			"freeport": freePortCommand,
-			"serves":   servesCommand,
-			"fetches":  fetchesCommand,
+			"agent":       agentCommand,
+			"lived":       livedCommand,
+			"waited":      waitedCommand,
+			"unreachable": unreachableCommand,
+			"followed":    followedCommand,
+			"exits":       exitsCommand,
+			"called":      calledCommand,
+			"writes":      writesCommand,
+			"pulls":       pullsCommand,
+			"freeport":    freePortCommand,
+			"serves":      servesCommand,
+			"fetches":     fetchesCommand,
 		},
 	})
 }
@@ -130,6 +134,18 @@ func agentCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
 	defer cancel()
 	ts.Check(server(ts).Run(ctx, args[0], workspace.Phase(args[1]), args[2], args[3]))
+}
+
+func livedCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ms, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	ts.Check(server(ts).Lived(ctx, args[0], ms))
+}
+
+func unreachableCommand(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(server(ts).Unreachable())
 }
 
 func waitedCommand(ts *testscript.TestScript, _ bool, args []string) {
