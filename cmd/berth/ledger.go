@@ -73,7 +73,11 @@ type export struct {
 }
 
 func (e *export) sum() string {
-	text := fmt.Sprintf("%d rows, %s", e.rows, workspace.FormatUSD(e.amount))
+	noun := "rows"
+	if e.rows == 1 {
+		noun = "row"
+	}
+	text := fmt.Sprintf("%d %s, %s", e.rows, noun, workspace.FormatUSD(e.amount))
 	if e.rising > 0 {
 		text += fmt.Sprintf("; %d of them still rise", e.rising)
 	}

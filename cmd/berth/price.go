@@ -157,7 +157,7 @@ func (a *app) priceRm() *cobra.Command {
 				return err
 			}
 			a.warnUnpriced(book)
-			a.say("%s has no such price any more", priceName(&p))
+			a.say("the price of %s%s is taken out", priceName(&p), onNode(newNames(c.Context(), cl), &p))
 			return nil
 		}),
 	}

@@ -89,11 +89,15 @@ func (a *app) showUsage(ctx context.Context, cl *client.Client, report *workspac
 		rows = []workspace.UsageRow{report.Total}
 	}
 	t := a.newTable()
-	writeRows(t, columns, rows)
-	if len(report.By) > 0 && !a.noHeaders {
-		columns[0].cell = func(*workspace.UsageRow) string { return "TOTAL" }
-		writeRows(t, columns, []workspace.UsageRow{report.Total})
+	if len(report.By) == 0 || a.noHeaders {
+		writeRows(t, columns, rows)
+		return nil
 	}
+	const total = "TOTAL"
+	t.widths = []int{len(total)}
+	writeRows(t, columns, rows)
+	columns[0].cell = func(*workspace.UsageRow) string { return total }
+	writeRows(t, columns, []workspace.UsageRow{report.Total})
 	return nil
 }
 

@@ -136,7 +136,10 @@ the keys of the API; flags go over it.`,
 			if err != nil {
 				return err
 			}
-			return did(a, workspaceKind(nil), w, "workspace %s created", w.Slug)
+			if err := did(a, workspaceKind(nil), w, "workspace %s created", w.Slug); err != nil {
+				return err
+			}
+			return a.warnOfBudgets(c.Context(), cl, w.ID, &r.LimitsChange)
 		}),
 	}
 	f := c.Flags()
@@ -186,7 +189,10 @@ and reserved.`,
 			if err != nil {
 				return err
 			}
-			return did(a, workspaceKind(nil), w, "workspace %s updated", w.Slug)
+			if err := did(a, workspaceKind(nil), w, "workspace %s updated", w.Slug); err != nil {
+				return err
+			}
+			return a.warnOfBudgets(c.Context(), cl, w.ID, &change.LimitsChange)
 		}),
 	}
 	f := c.Flags()

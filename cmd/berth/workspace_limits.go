@@ -96,6 +96,25 @@ func (l *limitFlags) ceilings(old *workspace.Ceilings) workspace.Optional[worksp
 	return workspace.Optional[workspace.Ceilings]{Set: true, Value: &n}
 }
 
+// warnOfBudgets tells what is odd about the budgets that a change has set.
+func (a *app) warnOfBudgets(ctx context.Context, cl *client.Client, ref string, change *workspace.LimitsChange) error {
+	if change.DailyBudget.Value == nil && change.UserDailyBudget.Value == nil && change.SpendingLimit.Value == nil {
+		return nil
+	}
+	u, err := cl.WorkspaceUsage(ctx, ref)
+	if err != nil {
+		return err
+	}
+	a.warnOfUsage(u)
+	return nil
+}
+
+func (a *app) warnOfUsage(u *workspace.WorkspaceUsage) {
+	for _, warning := range u.Warnings {
+		fmt.Fprintln(a.stderr, printable("WARNING: "+warning))
+	}
+}
+
 // limitsText is the part of get that is about limits.
 func limitsText(w *workspace.Workspace) []section {
 	l := &w.Limits

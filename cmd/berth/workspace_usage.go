@@ -37,9 +37,7 @@ What is reserved and not spent is given back when a run ends.`,
 			if err := showOne(a, workspaceUsageKind(newNames(c.Context(), cl)), u); err != nil || a.machine() {
 				return err
 			}
-			for _, warning := range u.Warnings {
-				fmt.Fprintln(a.stderr, printable("WARNING: "+warning))
-			}
+			a.warnOfUsage(u)
 			return nil
 		}),
 	}
