@@ -86,7 +86,7 @@ func routeOf(pattern string) string {
 
 // lasting: how long the request takes is up to who made it.
 func lasting(r *http.Request, pattern string) bool {
-	return streamedBodies[pattern] || strings.HasSuffix(pattern, "/stream") || strings.HasSuffix(pattern, "/wait") ||
+	return streamedBodies[pattern] || strings.HasSuffix(pattern, "/stream") || strings.HasSuffix(pattern, "/wait") || strings.HasSuffix(pattern, "/ledger") ||
 		r.URL.Query().Get("follow") == "true" || r.Header.Get("Upgrade") != ""
 }
 
