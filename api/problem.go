@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"berth/workspace"
 )
@@ -114,19 +117,47 @@ func problemOfModel(m *huma.ErrorModel) *Problem {
 	p := newProblem(m.Status, code, m.Detail, nil)
 	var sentences []string
 	for _, e := range m.Errors {
-		// The same paths as the state's own rules: "resources.gpu_count". A value
-		// is never repeated: it may be a secret.
-		field := strings.TrimPrefix(e.Location, "body.")
+		// The same paths as the state's own rules: "resources.gpu_count".
+		field, rule := strings.TrimPrefix(e.Location, "body."), ruleOf(e)
 		if p.Fields == nil {
 			p.Fields = map[string]string{}
 		}
-		p.Fields[field] = e.Message
-		sentences = append(sentences, field+": "+e.Message)
+		p.Fields[field] = rule
+		sentences = append(sentences, field+": "+rule)
 	}
 	if len(sentences) > 0 {
 		p.Detail = strings.Join(sentences, "; ")
 	}
 	return p
+}
+
+// ruleOf is what huma says of a value. The value itself is repeated only where
+// a number is wanted: others may be secrets.
+func ruleOf(e *huma.ErrorDetail) string {
+	value, isNumber := e.Value.(float64)
+	text, bound, _ := strings.Cut(e.Message, "= ")
+	switch {
+	case isNumber && e.Message == validation.MsgExpectedInteger:
+		return e.Message + ", not " + digits(value)
+	case isNumber && strings.HasPrefix(e.Message, "expected number"):
+		if limit, err := strconv.ParseFloat(bound, 64); err == nil {
+			return text + "= " + digits(limit) + ", not " + digits(value)
+		}
+	}
+	// What passes as a whole number in the description, and Go doesn't read.
+	if rest, ok := strings.CutPrefix(e.Message, "json: cannot unmarshal number "); ok {
+		number, _, _ := strings.Cut(rest, " ")
+		return number + " isn't a whole number written as digits alone, or is too large"
+	}
+	return e.Message
+}
+
+// digits is a number without an exponent.
+func digits(x float64) string {
+	if x == math.Trunc(x) {
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(x, 'f', -1, 64)
 }
 
 // writeProblem answers a request that doesn't reach huma.
