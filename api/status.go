@@ -33,6 +33,9 @@ func (a *API) getStatus(ctx context.Context, in *Reading) (*object[workspace.Ove
 	}
 	for w := range r.workspaces() {
 		s.Workspaces++
+		if w.KillSwitch && !w.Archived() {
+			warn(s, "the kill switch of workspace %s is on: nothing starts in it: berth workspace kill-switch off %s", w.Slug, w.Slug)
+		}
 		for inst := range r.Instances(w.ID, "") {
 			s.Instances[string(inst.Status)]++
 		}
