@@ -268,6 +268,20 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// The ledger of a workspace outlives it.
+func TestUsageOfTheDeleted(t *testing.T) {
+	r := newRig(t)
+	w := decode[workspace.Workspace](t, r.ask("POST", "workspaces", `{"slug":"gone"}`), 201)
+	r.as(workspace.RoleClusterAdmin, admin, &state.DeleteWorkspace{ID: w.ID})
+	refused(t, r.ask("GET", "workspaces/gone/usage", ""), 404, workspace.CodeNotFound)
+	for _, ref := range []string{"gone", w.ID} {
+		decode[workspace.UsageReport](t, r.ask("GET", "usage?workspace="+ref, ""), 200)
+		if a := r.ask("GET", "ledger?workspace="+ref, ""); a.status != 200 {
+			t.Errorf("%s: %d %s", ref, a.status, a.body)
+		}
+	}
+}
+
 // Who isn't in a workspace learns nothing of its money.
 func TestUsageIsTheWorkspaces(t *testing.T) {
 	r := newRig(t)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -99,6 +100,10 @@ func (r *reader) usageQuery(in *Days) (q workspace.UsageQuery, err error) {
 	}
 	ref := in.ref()
 	if r.admin() && (ref == "" || ref == "*") {
+		return q, nil
+	}
+	if w := cmp.Or(r.Workspace(ref), r.WorkspaceBySlug(ref)); w != nil && r.admin() {
+		q.Workspace = w.ID // also one that is deleted: its ledger stays
 		return q, nil
 	}
 	w, err := r.workspace(ref)

@@ -240,21 +240,6 @@ func (u *updating) change(c *cobra.Command) (workspace.WorkspaceChange, error) {
 	return change, nil
 }
 
-// ceilingsOver puts the limits into a change. Ceilings are replaced whole, so
-// those that no flag names are read first: index is that of what was read.
-func (u *updating) ceilingsOver(c *cobra.Command, cl *client.Client, ref string, change *workspace.WorkspaceChange) (index uint64, err error) {
-	var old *workspace.Ceilings
-	if u.limits.setsCeilings() {
-		w, err := cl.Workspace(c.Context(), ref)
-		if err != nil {
-			return 0, err
-		}
-		old, index = w.Limits.Ceilings, w.ModifyIndex
-	}
-	u.limits.over(c, &change.LimitsChange, old)
-	return index, nil
-}
-
 func (a *app) workspaceArchive() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{

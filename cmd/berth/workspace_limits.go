@@ -96,6 +96,21 @@ func (l *limitFlags) ceilings(old *workspace.Ceilings) workspace.Optional[worksp
 	return workspace.Optional[workspace.Ceilings]{Set: true, Value: &n}
 }
 
+// ceilingsOver puts the limits into a change. Ceilings are replaced whole, so
+// those that no flag names are read first: index is that of what was read.
+func (u *updating) ceilingsOver(c *cobra.Command, cl *client.Client, ref string, change *workspace.WorkspaceChange) (index uint64, err error) {
+	var old *workspace.Ceilings
+	if u.limits.setsCeilings() {
+		w, err := cl.Workspace(c.Context(), ref)
+		if err != nil {
+			return 0, err
+		}
+		old, index = w.Limits.Ceilings, w.ModifyIndex
+	}
+	u.limits.over(c, &change.LimitsChange, old)
+	return index, nil
+}
+
 // warnOfBudgets tells what is odd about the budgets that a change has set.
 func (a *app) warnOfBudgets(ctx context.Context, cl *client.Client, ref string, change *workspace.LimitsChange) error {
 	if change.DailyBudget.Value == nil && change.UserDailyBudget.Value == nil && change.SpendingLimit.Value == nil {
