@@ -211,6 +211,12 @@ func TestBlockUser(t *testing.T) {
 	}
 	decode[workspace.Instance](t, r.ask("POST", "instances", `{"name":"a","template":{"name":"demo"}}`), 201)
 	refused(t, r.ask("POST", "workspaces/nowhere/members/u/block", ""), 404, workspace.CodeNotFound)
+	// Who is no member doesn't become one by being blocked.
+	decode[workspace.Member](t, r.ask("POST", "workspaces/default/members/stranger/block", ""), 200)
+	refused(t, r.askAs(Principal{User: "stranger", Role: workspace.RoleMember}, "GET", "workspaces/default", ""), 404, workspace.CodeNotFound)
+	if m := decode[workspace.Member](t, r.ask("POST", "workspaces/default/members/stranger/unblock", ""), 200); m.Blocked || m.User != "stranger" {
+		t.Errorf("%+v", m)
+	}
 }
 
 // Usage, sums and ledger tell the same amounts.

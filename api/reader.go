@@ -28,7 +28,11 @@ func (r *reader) admin() bool { return r.who.Role == workspace.RoleClusterAdmin 
 // sees reports whether the caller may know what is in a workspace. What belongs
 // to none (nodes, devices, templates) is seen by all.
 func (r *reader) sees(workspaceID string) bool {
-	return workspaceID == "" || r.admin() || r.Member(workspaceID, r.who.User) != nil
+	if workspaceID == "" || r.admin() {
+		return true
+	}
+	m := r.Member(workspaceID, r.who.User)
+	return m != nil && m.Role != "" // who is only blocked has no role
 }
 
 // workspace by id or slug; the default one when ref is empty.
