@@ -75,7 +75,12 @@ func withDigest(inst *workspace.Instance, digest string) *workspace.Instance {
 // startNext promises a run for when the present one, which is stopping, has
 // ended. A promise made before stays: its asker waits for that run.
 func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, digest string) error {
-	if denial := closed(w); denial != nil {
+	denial := closed(w)
+	if denial == nil && inst.Kind == workspace.KindInteractive {
+		denial = killed(t, w)
+	}
+	if denial != nil {
+		t.deniedIn = w.ID
 		return denial
 	}
 	if inst.NextRun != "" {
