@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"berth/state"
+	"berth/workspace"
 )
 
 // Prepare completes a command just before it enters the log: ids, and for a
@@ -34,12 +35,14 @@ type Config struct {
 	Log    *slog.Logger // default: nothing is logged
 
 	Prepare Prepare // default: commands enter the log as they are
-	// Lead is the work of a leader. It starts once the state holds everything
-	// that earlier leaders committed, and its context ends with leadership. An
-	// error hands leadership to another voter; where there is none, Lead is run
-	// again after a while. Returning nil says that there is nothing left to do
-	// until the next term.
-	Lead func(ctx context.Context) error
+	// Lead is the work of a leader in a term. It starts once the state holds
+	// everything that earlier leaders committed, and its context ends with
+	// leadership. An error hands leadership to another voter; where there is none,
+	// Lead is run again after a while. Returning nil says that there is nothing
+	// left to do until the next term.
+	Lead func(ctx context.Context, term uint64) error
+	// Beats takes the beats of nodes, for the leader's work. Default: nobody does.
+	Beats func(workspace.Beat)
 
 	Now    func() time.Time // default time.Now
 	Timers Timers
@@ -120,7 +123,10 @@ func (cfg Config) withDefaults() Config {
 		cfg.Prepare = func(state.View, state.Command) func() { return nil }
 	}
 	if cfg.Lead == nil {
-		cfg.Lead = func(context.Context) error { return nil }
+		cfg.Lead = func(context.Context, uint64) error { return nil }
+	}
+	if cfg.Beats == nil {
+		cfg.Beats = func(workspace.Beat) {}
 	}
 	t := &cfg.Timers
 	t.Heartbeat = orDefault(t.Heartbeat, 200*time.Millisecond)

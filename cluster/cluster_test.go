@@ -165,7 +165,7 @@ func TestLeaderWorkIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var starts []time.Time
 		ended := make(chan struct{})
-		c := start(t, Config{Dir: t.TempDir(), Lead: func(ctx context.Context) error {
+		c := start(t, Config{Dir: t.TempDir(), Lead: func(ctx context.Context, _ uint64) error {
 			if starts = append(starts, time.Now()); len(starts) < 4 {
 				return errors.New("no luck")
 			}
@@ -201,7 +201,7 @@ func TestLeaderWorkSeesEverythingCommitted(t *testing.T) {
 
 	store := state.New()
 	saw := make(chan bool, 1)
-	start(t, Config{Dir: dir, Store: store, Lead: func(context.Context) error {
+	start(t, Config{Dir: dir, Store: store, Lead: func(context.Context, uint64) error {
 		saw <- store.View().Workspace("ws-1") != nil
 		return nil
 	}})
@@ -247,7 +247,7 @@ func TestEndInOrder(t *testing.T) {
 			}
 			return nil
 		},
-		Lead: func(ctx context.Context) error {
+		Lead: func(ctx context.Context, _ uint64) error {
 			<-ctx.Done()
 			_, err := c.Propose(context.WithoutCancel(ctx), createWorkspace("ws-late"), system)
 			refused.Store(workspace.CodeOf(err) == workspace.CodeUnavailable)

@@ -22,7 +22,8 @@ type Local struct {
 	mu     sync.Mutex
 	handed map[string]bool // runs the agent knows of, nil before the first view
 	purge  []string        // volumes it knows are to be deleted
-	at     gpu.Epoch       // of the view handed out last
+	expire []workspace.ResultClaim
+	at     gpu.Epoch // of the view handed out last
 }
 
 // Local gives the port of a node's agent. A node has one agent, so one Local.
@@ -42,24 +43,30 @@ func (l *Local) Assignments(ctx context.Context, after gpu.Epoch) (workspace.Ass
 			if err != nil {
 				return workspace.AssignmentView{}, err
 			}
-			if out.Snapshot || len(out.Upsert) > 0 || len(out.Removed) > 0 || !slices.Equal(out.Purge, l.purge) {
-				l.handed, l.purge, l.at = known, out.Purge, out.At
+			if l.news(&out) {
+				l.handed, l.purge, l.expire, l.at = known, out.Purge, out.Expire, out.At
 				return out, nil
 			}
 		}
 		// A new cluster's first entry makes its default workspace.
-		if err := view.Wait(ctx, state.TopicRuns, state.TopicWorkspaces, state.TopicVolumes); err != nil {
+		if err := view.Wait(ctx, state.TopicRuns, state.TopicInstances, state.TopicMeters, state.TopicWorkspaces, state.TopicVolumes); err != nil {
 			return workspace.AssignmentView{}, fmt.Errorf("wait for assignments: %w", err)
 		}
 	}
 }
 
+// news: the view has something that the agent hasn't been told.
+func (l *Local) news(v *workspace.AssignmentView) bool {
+	return v.Snapshot || len(v.Upsert) > 0 || len(v.Removed) > 0 || !slices.Equal(v.Purge, l.purge) || !slices.Equal(v.Expire, l.expire)
+}
+
 // assignments makes the next view, and the runs the agent knows of with it.
 func (l *Local) assignments(ctx context.Context, view state.View, whole bool) (workspace.AssignmentView, map[string]bool, error) {
-	out := workspace.AssignmentView{Cluster: view.Cluster().ID, At: view.Epoch(), Snapshot: whole, Purge: view.Purges(l.node)}
+	out := workspace.AssignmentView{Cluster: view.Cluster().ID, At: view.Epoch(), Snapshot: whole,
+		Purge: view.Purges(l.node), Expire: view.Expiring(l.node)}
 	known := map[string]bool{}
 	for run := range view.NodeRuns(l.node) {
-		if !whole && l.handed[run.ID] && run.ModifyIndex <= l.at.Index {
+		if !whole && l.handed[run.ID] && changed(view, run) <= l.at.Index {
 			known[run.ID] = true
 			continue
 		}
@@ -83,11 +90,23 @@ func (l *Local) assignments(ctx context.Context, view state.View, whole bool) (w
 	return out, known, nil
 }
 
+// changed is the index at which what an assignment shows of a run last changed.
+func changed(view state.View, run *workspace.Run) uint64 {
+	index := max(run.ModifyIndex, view.LeaseIndex(run.ID))
+	if inst := view.Instance(run.Instance); inst != nil {
+		index = max(index, inst.ModifyIndex)
+	}
+	return index
+}
+
 func (l *Local) assignment(view state.View, run *workspace.Run) (workspace.Assignment, error) {
 	a := workspace.Assignment{
 		Run: run.ID, Instance: run.Instance, Workspace: run.Workspace, Desired: run.Desired, StopReason: run.StopReason,
 		Phase: run.Phase, Epoch: run.Epoch, Devices: run.Devices, Resources: run.Resources, Spec: run.Spec,
-		Lease: run.Lease, Unreleased: run.Unreleased,
+		Lease: deadline(view, run), Unreleased: run.Unreleased,
+	}
+	if run.Warning != nil {
+		a.Warnings = append(a.Warnings, *run.Warning)
 	}
 	if v := view.Volume(run.Volume); v != nil {
 		a.Volume = &workspace.VolumeClaim{ID: v.ID, SizeMiB: v.SizeMiB, Made: v.Exists()}
@@ -97,10 +116,22 @@ func (l *Local) assignment(view state.View, run *workspace.Run) (workspace.Assig
 		return a, nil
 	}
 	a.Name = inst.Name
+	if inst.Warning != nil {
+		a.Warnings = append(a.Warnings, *inst.Warning)
+	}
 	if !mayStart(run) {
 		return a, nil // its container has its secrets, or needs none any more
 	}
 	return a, errors.Join(l.openSecrets(&a, inst), l.openLogin(&a, view))
+}
+
+// deadline is a run's lease when it has to end with it: the node is handed the
+// very value that the state has.
+func deadline(view state.View, run *workspace.Run) *workspace.Lease {
+	if m := view.Metered(run.ID); m != nil && m.Lease != nil && m.Lease.Hard {
+		return m.Lease
+	}
+	return nil
 }
 
 func (l *Local) openSecrets(a *workspace.Assignment, inst *workspace.Instance) error {
@@ -149,6 +180,16 @@ func (l *Local) Report(ctx context.Context, r workspace.Report) error {
 	return err
 }
 
+// Beat hands the leader's work what the agent says every workspace.BeatEvery. It
+// isn't in the log; one that is lost is made good by the next.
+func (l *Local) Beat(_ context.Context, beat workspace.Beat) error {
+	if beat.Node != l.node {
+		return workspace.Errorf(workspace.CodeDenied, "only node %s may send its beat; this is node %s", beat.Node, l.node)
+	}
+	l.cluster.cfg.Beats(beat)
+	return nil
+}
+
 // mayStart: it is wanted and its container hasn't been started, as far as the
 // cluster knows. A run that was seen running is never started again.
 func mayStart(run *workspace.Run) bool {
@@ -162,7 +203,7 @@ func mayStart(run *workspace.Run) bool {
 // GoAhead says whether a run may start now, and what is recorded of it, on a
 // view verified after the question came. How long the answer holds counts from
 // the stamp, which is the agent's to judge.
-func (l *Local) GoAhead(ctx context.Context, id string, _ workspace.Stamp) (workspace.GoAheadAnswer, error) {
+func (l *Local) GoAhead(ctx context.Context, id string, asked workspace.Stamp) (workspace.GoAheadAnswer, error) {
 	view, err := l.cluster.Consistent(ctx)
 	if err != nil {
 		return workspace.GoAheadAnswer{}, err
@@ -171,23 +212,39 @@ func (l *Local) GoAhead(ctx context.Context, id string, _ workspace.Stamp) (work
 	if cluster := view.Cluster(); cluster != nil {
 		answer.Cluster = cluster.ID
 	}
-	run := view.Run(id)
+	run := view.Run(id) // without a cluster there is none
 	if run == nil {
 		answer.Reason = "the cluster has no run " + id
 		return answer, nil
 	}
 	answer.Known, answer.Ended = true, run.Phase.Terminal()
-	switch {
-	case answer.Ended:
-		answer.Reason = fmt.Sprintf("the run has ended: %s", run.Phase)
-	case run.Node != l.node:
-		answer.Reason = "the run isn't on this node"
-	case run.Desired != workspace.RunWanted:
-		answer.Reason = "the run is to stop: " + run.StopReason
-	case !mayStart(run):
-		answer.Reason = fmt.Sprintf("the run was started before: it is %s", run.Phase)
-	default:
-		answer.Start = true
-	}
+	answer.Reason = l.mayNotStart(view, run, asked)
+	answer.Start = answer.Reason == ""
 	return answer, nil
+}
+
+// mayNotStart says why a run must not start now; empty: it may.
+func (l *Local) mayNotStart(view state.View, run *workspace.Run, asked workspace.Stamp) string {
+	lease, w := deadline(view, run), view.Workspace(run.Workspace)
+	switch {
+	case run.Phase.Terminal():
+		return fmt.Sprintf("the run has ended: %s", run.Phase)
+	case run.Node != l.node:
+		return "the run isn't on this node"
+	case run.Desired != workspace.RunWanted:
+		return "the run is to stop: " + run.StopReason
+	case !mayStart(run):
+		return fmt.Sprintf("the run was started before: it is %s", run.Phase)
+	// The entry of a switch or an archive sets its runs to stop. That no run
+	// starts after it must not hang on that alone.
+	case view.Cluster().KillSwitch:
+		return "the cluster's kill switch is on"
+	case w != nil && w.KillSwitch:
+		return "the kill switch of workspace " + w.Slug + " is on"
+	case w == nil || w.Archived():
+		return "its workspace is archived"
+	case lease != nil && lease.End.BootID != asked.BootID:
+		return "its time isn't granted in this boot of the node yet"
+	}
+	return ""
 }

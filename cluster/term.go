@@ -66,7 +66,7 @@ func (c *Cluster) runTerm(ctx context.Context) {
 	})
 	work.Go(func() { deliver(inflight) })
 	work.Go(func() { c.confirm(ctx, number) })
-	work.Go(func() { c.lead(ctx) })
+	work.Go(func() { c.lead(ctx, number) })
 	work.Wait()
 }
 
@@ -76,10 +76,10 @@ const (
 	lastLeadPause  = 30 * time.Second
 )
 
-// lead runs the leader's work until ctx ends.
-func (c *Cluster) lead(ctx context.Context) {
+// lead runs the leader's work of a term until ctx ends.
+func (c *Cluster) lead(ctx context.Context, term uint64) {
 	for pause := firstLeadPause; ; pause = min(2*pause, lastLeadPause) {
-		err := c.cfg.Lead(ctx)
+		err := c.cfg.Lead(ctx, term)
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -39,7 +39,7 @@ func voters(t *testing.T, lead func(ctx context.Context, node string) error) []*
 		}
 		cfg := Config{Dir: dir, NodeID: id}
 		if lead != nil {
-			cfg.Lead = func(ctx context.Context) error { return lead(ctx, id) }
+			cfg.Lead = func(ctx context.Context, _ uint64) error { return lead(ctx, id) }
 		}
 		out = append(out, startAsIs(t, cfg))
 	}

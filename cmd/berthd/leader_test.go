@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"berth/lease"
 	"berth/packaging"
 	"berth/scheduler"
 	"berth/state"
@@ -17,16 +19,17 @@ import (
 
 // entries are those of a state, applied at once.
 type entries struct {
-	t     testing.TB
-	store *state.Store
-	clock func() time.Time
-	mu    sync.Mutex
-	index uint64
-	swept atomic.Int64
+	t      testing.TB
+	store  *state.Store
+	clock  func() time.Time
+	mu     sync.Mutex
+	index  uint64
+	swept  atomic.Int64
+	keeper *lease.Keeper
 }
 
 func newEntries(t testing.TB) *entries {
-	l := &entries{t: t, store: state.New(), clock: time.Now}
+	l := &entries{t: t, store: state.New(), clock: time.Now, keeper: lease.NewKeeper(slog.New(slog.DiscardHandler), boottime)}
 	l.apply(workspace.RoleSystem, "", &state.InitCluster{ID: "c", Name: "test", Workspace: "ws"})
 	l.apply(workspace.RoleNode, "n1", &state.Report{Report: workspace.Report{
 		Node: "n1", Stamp: workspace.Stamp{BootID: "boot", BoottimeMS: 1}, Ready: &workspace.Readiness{Ready: true},
@@ -67,7 +70,9 @@ func (l *entries) instance(policy string) {
 	l.apply(workspace.RoleClusterAdmin, "root", cmd)
 }
 
-func (l *entries) prepare(cmd state.Command) { prepare(scheduler.NewPlanner())(l.store.View(), cmd)() }
+func (l *entries) prepare(cmd state.Command) {
+	prepare(scheduler.NewPlanner(), l.keeper)(l.store.View(), cmd)()
+}
 
 func (l *entries) ended(run string, phase workspace.Phase) {
 	l.apply(workspace.RoleNode, "n1", &state.Report{Report: workspace.Report{

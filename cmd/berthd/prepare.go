@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/google/uuid"
 
+	"berth/lease"
 	"berth/scheduler"
 	"berth/state"
 	"berth/workspace"
@@ -12,7 +13,7 @@ import (
 // makes ids and, for a start, asks the scheduler where the run would go. It is
 // called by one goroutine; the release it gives is called once the entry has
 // been applied or never will be.
-func prepare(planner *scheduler.Planner) func(state.View, state.Command) func() {
+func prepare(planner *scheduler.Planner, keeper *lease.Keeper) func(state.View, state.Command) func() {
 	return func(view state.View, cmd state.Command) (release func()) {
 		switch c := cmd.(type) {
 		case *state.CreateWorkspace:
@@ -32,10 +33,37 @@ func prepare(planner *scheduler.Planner) func(state.View, state.Command) func() 
 				c.Suggestion, release = suggest(planner, view, requestFor(view, inst, c.Run))
 			}
 		}
+		stamp(keeper, view, cmd)
 		if release == nil {
 			release = func() {}
 		}
 		return release
+	}
+}
+
+// stamp adds to what is suggested the moment at which a first lease begins on the
+// node. A node that wasn't heard lately gives none: then a run that needs a lease
+// waits for the node's next beat.
+func stamp(keeper *lease.Keeper, view state.View, cmd state.Command) {
+	add := func(s *state.Suggestion) {
+		if s == nil || s.Node == "" {
+			return
+		}
+		if node := view.Node(s.Node); node != nil {
+			s.Stamp = keeper.Stamp(node)
+		}
+	}
+	switch c := cmd.(type) {
+	case *state.CreateInstance:
+		add(c.Suggestion)
+	case *state.StartInstance:
+		add(c.Suggestion)
+	case *state.RestartInstance:
+		add(c.Suggestion)
+	case *state.PlaceRuns:
+		for i := range c.Placements {
+			add(&c.Placements[i].Suggestion)
+		}
 	}
 }
 

@@ -53,13 +53,13 @@ func (s *sweeper) RunOnce(ctx context.Context, view state.View, now time.Time) (
 	return lateSweep, nil
 }
 
-// waitFor waits until the volumes have changed since a view, but no longer than a
-// time that isn't negative.
+// waitFor waits until something that may become due has changed since a view, but
+// no longer than a time that isn't negative.
 func waitFor(ctx context.Context, view state.View, d time.Duration) {
 	if d >= 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	_ = view.Wait(ctx, state.TopicVolumes) // what ended it is seen by looking again
+	_ = view.Wait(ctx, state.TopicVolumes, state.TopicRuns, state.TopicInstances) // what ended it is seen by looking again
 }

@@ -15,6 +15,7 @@ import (
 	"berth/api"
 	"berth/cluster"
 	"berth/gpu"
+	"berth/lease"
 	"berth/metrics"
 	"berth/packaging"
 	"berth/runtime"
@@ -91,10 +92,11 @@ func component(log *slog.Logger, name string) *slog.Logger { return log.With("co
 
 func (p *parts) openCluster() (err error) {
 	planner := scheduler.NewPlanner()
-	lead := &leader{log: component(p.log, "leader"), name: p.config.Cluster.Name}
+	keeper := lease.NewKeeper(component(p.log, "lease"), boottime)
+	lead := &leader{log: component(p.log, "leader"), name: p.config.Cluster.Name, keeper: keeper}
 	p.cluster, err = cluster.Open(cluster.Config{
 		Dir: p.config.DataDir, NodeID: p.node, Name: nodeName(p.config), Store: state.New(),
-		Log: component(p.log, "cluster"), Prepare: prepare(planner), Lead: lead.Run,
+		Log: component(p.log, "cluster"), Prepare: prepare(planner, keeper), Lead: lead.Run, Beats: keeper.Beat,
 	})
 	lead.cluster, lead.planner = p.cluster, planner
 	return err
@@ -148,18 +150,21 @@ func (p *parts) close() error {
 }
 
 // leader is what only the leader does: it makes the cluster's first entry and
-// installs the built-in templates, then places what waits and does what is due.
+// installs the built-in templates, then grants and ends leases, places what waits
+// and does what is due.
 type leader struct {
 	log     *slog.Logger
 	name    string
 	cluster *cluster.Cluster
 	planner *scheduler.Planner
+	keeper  *lease.Keeper
 }
 
-// Run until ctx ends, which is with leadership.
-func (l *leader) Run(ctx context.Context) error {
+// Run until ctx ends, which is with leadership in the term.
+func (l *leader) Run(ctx context.Context, term uint64) error {
+	leases := l.keeper.Term(l, term)
 	if l.cluster.View().Cluster() == nil {
-		if err := l.propose(ctx, &state.InitCluster{
+		if err := l.Propose(ctx, &state.InitCluster{
 			ID: uuid.NewString(), Name: l.name, Workspace: uuid.Must(uuid.NewV7()).String(),
 		}); err != nil {
 			return fmt.Errorf("make the cluster's first entry: %w", err)
@@ -169,9 +174,10 @@ func (l *leader) Run(ctx context.Context) error {
 		return err
 	}
 	now := steady()
-	loop := &scheduler.Loop{Cluster: l, Planner: l.planner, Log: l.log, Now: now}
-	sweeper := &sweeper{view: l.View, propose: l.propose, now: now}
+	loop := &scheduler.Loop{Cluster: placer{l, leases}, Planner: l.planner, Log: l.log, Now: now}
+	sweeper := &sweeper{view: l.View, propose: l.Propose, now: now}
 	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return leases.Run(ctx) })
 	work.Go(func() error { return loop.Run(ctx) })
 	work.Go(func() error { return sweeper.Run(ctx) })
 	return work.Wait()
@@ -187,7 +193,7 @@ func (l *leader) installTemplates(ctx context.Context) error {
 	if len(some) == 0 {
 		return nil
 	}
-	if err := l.propose(ctx, &state.InstallTemplates{Templates: some}); err != nil {
+	if err := l.Propose(ctx, &state.InstallTemplates{Templates: some}); err != nil {
 		return fmt.Errorf("install the built-in templates: %w", err)
 	}
 	return nil
@@ -200,15 +206,25 @@ func steady() func() time.Time {
 	return func() time.Time { return start.Add(time.Since(start)) }
 }
 
-// View and Place make a leader the loop's cluster.
+// View of the leader's state.
 func (l *leader) View() state.View { return l.cluster.View() }
 
-// Place proposes placements.
-func (l *leader) Place(ctx context.Context, p []state.Placement) error {
-	return l.propose(ctx, &state.PlaceRuns{Placements: p})
+// placer is the cluster of the scheduler's loop.
+type placer struct {
+	*leader
+	leases *lease.Term
 }
 
-func (l *leader) propose(ctx context.Context, cmd state.Command) error {
+// Place proposes placements. What runs gets its time before what waits.
+func (p placer) Place(ctx context.Context, all []state.Placement) error {
+	if err := p.leases.Renew(ctx); err != nil {
+		return err
+	}
+	return p.Propose(ctx, &state.PlaceRuns{Placements: all})
+}
+
+// Propose a command of the cluster's own.
+func (l *leader) Propose(ctx context.Context, cmd state.Command) error {
 	_, err := l.cluster.Propose(ctx, cmd, state.Caller{Role: workspace.RoleSystem})
 	return err
 }

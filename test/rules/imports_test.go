@@ -31,6 +31,7 @@ var importMap = map[string][]string{
 	"stream":              {"workspace"},
 	"state":               {"workspace", "gpu"},
 	"scheduler":           {"workspace", "gpu", "state"},
+	"lease":               {"workspace", "state"},
 	"scheduler/simulate":  {"workspace", "gpu", "state", "scheduler"},
 	"agent":               {"workspace", "gpu", "runtime", "agent/guard"},
 	"agent/guard":         {},
