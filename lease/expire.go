@@ -47,7 +47,7 @@ func (t *Term) note(view state.View, node string, now time.Duration) map[string]
 		}
 		g, ok := old[run.ID]
 		if !ok || g.number != l.Grant {
-			g = grant{number: l.Grant, over: now + Wait(l)}
+			g = grant{number: l.Grant, over: now + t.patience(l)}
 		}
 		grants[run.ID] = g
 	}

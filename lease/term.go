@@ -30,6 +30,8 @@ type Term struct {
 	cluster Cluster
 	number  uint64
 	began   time.Duration // by this server's boot clock
+	// patience is how long it waits for a lease; only the model has another.
+	patience func(*workspace.Lease) time.Duration
 
 	mu     sync.Mutex                  // one pass at a time
 	grants map[string]map[string]grant // hard leases, by node and run
@@ -37,7 +39,7 @@ type Term struct {
 
 // Term begins the work of a term.
 func (k *Keeper) Term(cluster Cluster, number uint64) *Term {
-	return &Term{keeper: k, cluster: cluster, number: number, began: k.boottime(), grants: map[string]map[string]grant{}}
+	return &Term{keeper: k, cluster: cluster, number: number, began: k.boottime(), patience: Wait, grants: map[string]map[string]grant{}}
 }
 
 // Run until ctx ends, whose end is no error. Beats, changes of nodes and leases,
