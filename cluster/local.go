@@ -243,6 +243,9 @@ func (l *Local) mayNotStart(view state.View, run *workspace.Run, asked workspace
 		return "the kill switch of workspace " + w.Slug + " is on"
 	case w == nil || w.Archived():
 		return "its workspace is archived"
+	// What the report of a new boot finds assigned is lost with the old one.
+	case view.Node(l.node) == nil || view.Node(l.node).Stamp.BootID != asked.BootID:
+		return "this boot of the node isn't recorded yet"
 	case lease != nil && lease.End.BootID != asked.BootID:
 		return "its time isn't granted in this boot of the node yet"
 	}

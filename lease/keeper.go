@@ -29,8 +29,12 @@ type Keeper struct {
 	wake     chan struct{}        // a beat came
 
 	mu    sync.Mutex
-	beats map[string]heard // by node
+	beats map[string][]heard // by node: the latest of each boot, the boot heard last at the end
 }
+
+// bootsHeard is of how many boots of a node the latest beat is kept. Which of them
+// are past is for the state to say.
+const bootsHeard = 4
 
 // heard is a beat and when it came, by this server's boot clock.
 type heard struct {
@@ -41,7 +45,7 @@ type heard struct {
 
 // NewKeeper makes a Keeper that has heard nothing.
 func NewKeeper(log *slog.Logger, boottime func() time.Duration) *Keeper {
-	return &Keeper{log: log, boottime: boottime, wake: make(chan struct{}, 1), beats: map[string]heard{}}
+	return &Keeper{log: log, boottime: boottime, wake: make(chan struct{}, 1), beats: map[string][]heard{}}
 }
 
 // Beat takes a node's beat. One that isn't newer than what the node said before,
@@ -49,11 +53,15 @@ func NewKeeper(log *slog.Logger, boottime func() time.Duration) *Keeper {
 func (k *Keeper) Beat(beat workspace.Beat) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	old, ok := k.beats[beat.Node]
-	if ok && old.beat.Stamp.BootID == beat.Stamp.BootID && old.beat.Stamp.BoottimeMS >= beat.Stamp.BoottimeMS {
-		return
+	all := k.beats[beat.Node]
+	if i := slices.IndexFunc(all, func(h heard) bool { return h.beat.Stamp.BootID == beat.Stamp.BootID }); i >= 0 {
+		if all[i].beat.Stamp.BoottimeMS >= beat.Stamp.BoottimeMS {
+			return
+		}
+		all = slices.Delete(all, i, i+1)
 	}
-	k.beats[beat.Node] = heard{beat: beat, at: k.boottime(), fresh: true}
+	all = append(all, heard{beat: beat, at: k.boottime(), fresh: true})
+	k.beats[beat.Node] = all[max(0, len(all)-bootsHeard):]
 	select {
 	case k.wake <- struct{}{}:
 	default:
@@ -70,24 +78,26 @@ func (k *Keeper) Stamp(node *workspace.Node) *workspace.Stamp {
 	return &h.beat.Stamp
 }
 
-// heard gives the latest beat of a node; one of a boot before the present one,
-// delivered late, is none.
+// heard gives the latest beat of a node. One of a boot before the present one was
+// delivered late: it says nothing of the node now.
 func (k *Keeper) heard(node *workspace.Node) (heard, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	h, ok := k.beats[node.ID]
-	if !ok || slices.Contains(node.PastBoots, h.beat.Stamp.BootID) {
+	all := slices.DeleteFunc(k.beats[node.ID], func(h heard) bool { return slices.Contains(node.PastBoots, h.beat.Stamp.BootID) })
+	k.beats[node.ID] = all
+	if len(all) == 0 {
 		return heard{}, false
 	}
-	return h, true
+	return all[len(all)-1], true
 }
 
 // answered notes that a beat needs no further answer.
 func (k *Keeper) answered(beat workspace.Beat) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if h := k.beats[beat.Node]; h.beat.Stamp == beat.Stamp {
-		h.fresh = false
-		k.beats[beat.Node] = h
+	for i, h := range k.beats[beat.Node] {
+		if h.beat.Stamp == beat.Stamp {
+			k.beats[beat.Node][i].fresh = false
+		}
 	}
 }

@@ -14,13 +14,14 @@ type books struct {
 	granted map[string]int64 // ms of a run's life, the most there was
 	hard    map[string]bool  // runs that ever had a deadline
 	soft    map[string]bool  // runs that ever lived without one
+	placed  map[string]time.Time
 	told    map[string]bool  // runs whose fault was counted
 	usage   map[string]int64 // spent and reserved of each budget
 	limits  map[string]int64 // the highest there ever was, by budget without its day
 }
 
 func newBooks() books {
-	return books{granted: map[string]int64{}, hard: map[string]bool{}, soft: map[string]bool{}, told: map[string]bool{},
+	return books{granted: map[string]int64{}, hard: map[string]bool{}, soft: map[string]bool{}, told: map[string]bool{}, placed: map[string]time.Time{},
 		usage: map[string]int64{}, limits: map[string]int64{}}
 }
 
@@ -70,7 +71,7 @@ func (w *world) checkBudgets(view state.View) {
 		if view.Workspace(id) == nil {
 			continue
 		}
-		for _, b := range view.WorkspaceUsage(id).Budgets {
+		for _, b := range view.WorkspaceUsage(id, view.At()).Budgets {
 			name := fmt.Sprintf("%s of %s %s %d", b.Budget, id, b.User, b.Generation)
 			key := fmt.Sprintf("%s on %s", name, b.Day)
 			old, known := w.books.usage[key]
@@ -111,6 +112,9 @@ func (w *world) checkLived(p *process, when string) {
 }
 
 func (w *world) bookRun(view state.View, run *workspace.Run) {
+	if w.books.placed[run.ID].IsZero() {
+		w.books.placed[run.ID] = time.Now()
+	}
 	m := view.Metered(run.ID)
 	if m == nil {
 		return
@@ -172,11 +176,11 @@ func (w *world) checkSettled() {
 // checkRun: a run that is active lives or has just been placed; one that is over
 // cost no more than was lived, and little less.
 func (w *world) checkRun(run *workspace.Run, unlike func(string, ...any)) {
-	recent := w.leader.wall().Sub(run.Since) < 2*time.Minute
+	recent := time.Since(w.books.placed[run.ID]) < 2*time.Minute
 	if run.Phase.Active() && !recent {
 		for _, n := range w.nodes {
 			if p := n.runs[run.ID]; n.id == run.Node && (p == nil || !p.alive) {
-				unlike("run %s is %s on %s and doesn't live there", run.ID, run.Phase, n.id)
+				unlike("run %s is %s on %s and doesn't live there: %s", run.ID, run.Phase, n.id, p.describe(w.leader.store.View()))
 			}
 		}
 		if run.Desired == workspace.RunStopping {
@@ -219,8 +223,20 @@ func (w *world) checkLedger(view state.View, unlike func(string, ...any)) {
 		costs[run.Workspace] += cost
 	}
 	for _, id := range []string{"ws0", "ws1"} {
-		if spent := view.WorkspaceUsage(id).Spent; rows[id] != costs[id] || rows[id] != spent {
+		if spent := view.WorkspaceUsage(id, view.At()).Spent; rows[id] != costs[id] || rows[id] != spent {
 			unlike("workspace %s: the ledger has %d, the runs cost %d, the usage is %d", id, rows[id], costs[id], spent)
 		}
 	}
+}
+
+// describe says what the node and the state have of a run.
+func (p *process) describe(view state.View) string {
+	if p == nil {
+		return "its node doesn't know it"
+	}
+	text := fmt.Sprintf("over %v, lived %s, leased %v to %s at %s", p.over, p.lived(), p.leased, p.end, p.n.clock.now())
+	if m := view.Metered(p.run); m != nil {
+		text += fmt.Sprintf("; granted %d ms, lease %+v", m.GrantedMS, *m.Lease)
+	}
+	return text
 }

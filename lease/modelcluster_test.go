@@ -83,7 +83,19 @@ type termCluster struct {
 	number uint64
 }
 
-func (c termCluster) View() state.View { return c.store.View() }
+// View waits for the event that goes on: each world runs the same every time.
+func (c termCluster) View() state.View {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.store.View()
+}
+
+// Now steps with the server's clock: the real one doesn't within a term.
+func (c termCluster) Now() time.Time {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.wall()
+}
 
 // Propose appends after a moment. One that the leader didn't live to append may
 // still be in the next term: what it was made of has changed since.

@@ -16,11 +16,14 @@ func (w *world) setUp() {
 	w.must(&state.InitCluster{ID: "c", Name: "model", Workspace: "ws0"})
 	w.must(&state.CreateWorkspace{ID: "ws1", Slug: "one"})
 	w.must(&state.SetPrice{Resource: "cpu", Amount: int64(pick(w, 3, 7, 10, 60)) * usd})
+	unlimited := w.chance(0.3) // at first: runs are given deadlines while they live
 	for _, id := range []string{"ws0", "ws1"} {
 		most := 40
 		w.must(&state.UpdateWorkspace{ID: id, MaxConcurrentRuns: &most})
-		w.setLimit(id)
-		w.setLimit(id)
+		if !unlimited {
+			w.setLimit(id)
+			w.setLimit(id)
+		}
 	}
 }
 
@@ -84,7 +87,7 @@ func (w *world) users() {
 			w.ask(&state.StartInstance{ID: id, Run: fmt.Sprintf("%s-r%d", id, len(w.log)), Suggestion: w.suggest()})
 		}
 	})
-	w.every(4*time.Second, 15*time.Second, w.place)
+	w.every(10*time.Second, 30*time.Second, w.place)
 }
 
 func (w *world) create() {
@@ -177,18 +180,28 @@ func (w *world) fault(about time.Duration, do func()) {
 }
 
 func (w *world) turn(what *bool, d time.Duration) {
-	*what = true
-	w.after(d, func() { *what = false })
+	if w.faulty {
+		*what = true
+		w.after(d, func() { *what = false })
+	}
 }
 
-// cutOff cuts a node's link, wholly or one way.
+// cutOff cuts a node's link: one way, both, or one after the other.
 func (n *node) cutOff() {
-	d, kind := n.w.long(5*time.Second, 60*time.Minute), n.w.rng.IntN(4)
-	if kind != 0 {
-		n.w.turn(&n.mute, d)
-	}
-	if kind != 1 {
-		n.w.turn(&n.deaf, d)
+	w := n.w
+	d, later := w.long(5*time.Second, 60*time.Minute), w.long(time.Second, 10*time.Minute)
+	mute, deaf := func() { w.turn(&n.mute, d) }, func() { w.turn(&n.deaf, d) }
+	switch w.rng.IntN(5) {
+	case 0:
+		mute()
+	case 1:
+		deaf()
+	case 2:
+		deaf()
+		w.after(later, mute)
+	default:
+		mute()
+		deaf()
 	}
 }
 

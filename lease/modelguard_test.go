@@ -92,7 +92,7 @@ func (p *process) ask() {
 // mayStart is the leader's go-ahead.
 func mayStart(view state.View, id, boot string) bool {
 	run := view.Run(id)
-	if run == nil || run.Desired != workspace.RunWanted || run.Phase != workspace.PhaseAssigned {
+	if run == nil || view.Node(run.Node).Stamp.BootID != boot || run.Desired != workspace.RunWanted || run.Phase != workspace.PhaseAssigned {
 		return false
 	}
 	m := view.Metered(id)

@@ -29,7 +29,7 @@ func (t *Term) renew(ctx context.Context, now time.Duration, asked func(heard) b
 			continue
 		}
 		t.keeper.answered(h.beat)
-		if cmd := renewal(t.cluster.View(), h.beat); cmd != nil {
+		if cmd := renewal(t.cluster.View(), h.beat, t.cluster.Now()); cmd != nil {
 			if err := t.propose(ctx, cmd); err != nil {
 				return fmt.Errorf("renew %d leases of node %s: %w", len(cmd.Runs), node.ID, err)
 			}
@@ -39,17 +39,15 @@ func (t *Term) renew(ctx context.Context, now time.Duration, asked func(heard) b
 	return nil
 }
 
-// renewal is what a view has to answer to a beat; nil: nothing. The order of the
-// leases stays: where money is short, who ends first is paid first.
-func renewal(view state.View, beat workspace.Beat) *state.RenewLeases {
-	lived := make(map[string]int64, len(beat.Runs))
-	for _, r := range beat.Runs {
-		lived[r.Run] = r.LivedMS
-	}
+// renewal is what a view has to answer to a beat at a time of the log; nil:
+// nothing. A lease that no budget pays for is in it once for each reason, so that
+// its owner is told. The order of the leases stays: where money is short, who ends
+// first is paid first.
+func renewal(view state.View, beat workspace.Beat, now time.Time) *state.RenewLeases {
 	cmd := &state.RenewLeases{Node: beat.Node, Stamp: beat.Stamp}
-	for _, l := range view.Leases(beat) {
-		if l.Due && l.Renewable {
-			cmd.Runs = append(cmd.Runs, workspace.Livedness{Run: l.Run, LivedMS: lived[l.Run]})
+	for _, l := range view.Leases(beat, now) {
+		if l.Due && (l.Renewable || l.Learns) {
+			cmd.Runs = append(cmd.Runs, workspace.Livedness{Run: l.Run, LivedMS: l.LivedMS})
 		}
 	}
 	if len(cmd.Runs) == 0 {

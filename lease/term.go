@@ -15,6 +15,9 @@ import (
 // Cluster is what leader work needs of it.
 type Cluster interface {
 	View() state.View
+	// Now is the time that an entry would get: within a term no step of the wall
+	// clock reaches it.
+	Now() time.Time
 	// Propose returns once the command is applied; what the state refuses is a
 	// *workspace.Error.
 	Propose(ctx context.Context, cmd state.Command) error

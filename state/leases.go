@@ -114,11 +114,14 @@ func (t *tx) renew(old *meter, stamp workspace.Stamp, lived int64) {
 	meters.put(t, &m)
 }
 
+// grant gives a run what the budgets pay for. Where they pay nothing more, a run
+// that hasn't started still has the whole of what was paid, from the stamp on: the
+// time before its start isn't life.
 func (t *tx) grant(m *meter, p renewal, stamp workspace.Stamp, lived int64) {
 	l := &m.Lease
 	if p.short != nil {
 		t.denyRenewal(m, p)
-		if l.End.BootID == stamp.BootID {
+		if l.End.BootID == stamp.BootID && lived > 0 {
 			if l.Hard != p.hard {
 				l.Hard, m.Index = p.hard, t.index
 			}
@@ -259,7 +262,7 @@ func (v View) Leases(beat workspace.Beat, now time.Time) []Leased {
 		l := Leased{Run: m.Run, Node: m.Node, LivedMS: r.LivedMS, Lease: m.Lease, GrantedMS: m.Granted}
 		p := planRenewal(in, m, max(r.LivedMS, m.Charged), at)
 		l.Due = m.due(beat.Stamp, p.hard)
-		l.Renewable = p.short == nil || m.Lease.End.BootID != beat.Stamp.BootID
+		l.Renewable = p.short == nil || m.Lease.End.BootID != beat.Stamp.BootID || max(r.LivedMS, m.Charged) == 0
 		l.Learns = p.short != nil && (m.Denied != p.short.code || p.hard != m.Lease.Hard)
 		all = append(all, l)
 	}

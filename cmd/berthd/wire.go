@@ -158,10 +158,12 @@ type leader struct {
 	cluster *cluster.Cluster
 	planner *scheduler.Planner
 	keeper  *lease.Keeper
+	now     func() time.Time // of the present term's entries
 }
 
 // Run until ctx ends, which is with leadership in the term.
 func (l *leader) Run(ctx context.Context, term uint64) error {
+	l.now = steady()
 	leases := l.keeper.Term(l, term)
 	if l.cluster.View().Cluster() == nil {
 		if err := l.Propose(ctx, &state.InitCluster{
@@ -173,9 +175,8 @@ func (l *leader) Run(ctx context.Context, term uint64) error {
 	if err := l.installTemplates(ctx); err != nil {
 		return err
 	}
-	now := steady()
-	loop := &scheduler.Loop{Cluster: placer{l, leases}, Planner: l.planner, Log: l.log, Now: now}
-	sweeper := &sweeper{view: l.View, propose: l.Propose, now: now}
+	loop := &scheduler.Loop{Cluster: placer{l, leases}, Planner: l.planner, Log: l.log, Now: l.now}
+	sweeper := &sweeper{view: l.View, propose: l.Propose, now: l.now}
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return leases.Run(ctx) })
 	work.Go(func() error { return loop.Run(ctx) })
@@ -208,6 +209,9 @@ func steady() func() time.Time {
 
 // View of the leader's state.
 func (l *leader) View() state.View { return l.cluster.View() }
+
+// Now is about the time that the next entry gets.
+func (l *leader) Now() time.Time { return l.now() }
 
 // placer is the cluster of the scheduler's loop.
 type placer struct {
