@@ -69,6 +69,7 @@ type world struct {
 	log      []logged
 	nodes    []*node
 	made     int // instances
+	moments  int
 	books    books
 	found    found
 }
@@ -101,9 +102,10 @@ func (w *world) between(low, high time.Duration) time.Duration {
 
 func pick[T any](w *world, from ...T) T { return from[w.rng.IntN(len(from))] }
 
-// after calls f in its time.
+// after calls f in its time, at a moment of its own.
 func (w *world) after(d time.Duration, f func()) *time.Timer {
-	return time.AfterFunc(d, func() {
+	w.moments++
+	return time.AfterFunc(max(d, 0)+time.Duration(1+w.moments%10_000), func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if !w.over {
