@@ -221,7 +221,7 @@ func TestGoAhead(t *testing.T) {
 	c.withNode(3)
 	ask := func(node, run string) workspace.GoAheadAnswer {
 		t.Helper()
-		answer, err := c.Local(node).GoAhead(context.Background(), run, workspace.Stamp{})
+		answer, err := c.Local(node).GoAhead(context.Background(), run, workspace.Stamp{BootID: "boot-1", BoottimeMS: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,6 +261,11 @@ func TestGoAhead(t *testing.T) {
 	if a := ask(testNode, "run-inst-2"); a.Start || !a.Known || !a.Ended {
 		t.Errorf("a run that has ended: %+v", a)
 	}
+	c.propose(createInstance("inst-0b2", nil), admin)
+	if a, err := c.Local(testNode).GoAhead(context.Background(), "run-inst-0b2", workspace.Stamp{BootID: "boot-2"}); err != nil || a.Start ||
+		!strings.Contains(a.Reason, "boot") {
+		t.Errorf("in a boot that isn't recorded: %+v, %v", a, err)
+	}
 	c.stop()
 	_, err := c.Local(testNode).GoAhead(context.Background(), "run-inst-0", workspace.Stamp{})
 	wantCode(t, err, workspace.CodeUnavailable)
@@ -290,4 +295,58 @@ func TestNodeServices(t *testing.T) {
 	c.SetNodeService(testNode, nil)
 	_, err = c.Node(testNode)
 	wantCode(t, err, workspace.CodeUnavailable)
+}
+
+// A run under a budget is handed out with its deadline, which is news by itself,
+// and starts only once the deadline is one of this boot. What ends soon is told.
+func TestAssignmentsOfDeadlines(t *testing.T) {
+	c := start(t, Config{Dir: t.TempDir()})
+	c.withNode(2)
+	l, budget := c.Local(testNode), int64(1_000_000)
+	c.propose(&state.SetPrice{Resource: "gpu", GPUType: "*", Amount: 2_000_000}, admin)
+	c.propose(createInstance("inst-1", nil), admin)
+	c.propose(&state.UpdateWorkspace{ID: "ws-default", DailyBudget: workspace.Optional[int64]{Set: true, Value: &budget}}, admin)
+	view := assignments(t, l, gpu.Epoch{})
+	if len(view.Upsert) != 1 || view.Upsert[0].Lease != nil {
+		t.Fatalf("a run that was placed without a budget: %+v", view.Upsert)
+	}
+	c.propose(&state.StopInstance{ID: "inst-1"}, admin)
+	c.report("run-inst-1", workspace.PhaseStopped)
+	c.propose(createInstance("inst-0", nil), admin)
+	view = assignments(t, l, gpu.Epoch{})
+	a := view.Upsert[0]
+	if a.Run != "run-inst-0" || a.Lease == nil || !a.Lease.Hard || a.Lease.End.BootID != "" || len(a.Warnings) != 0 {
+		t.Fatalf("before its node was heard: %+v, lease %+v", a, a.Lease)
+	}
+	stamp := workspace.Stamp{BootID: "boot-1", BoottimeMS: 100_000}
+	if answer, err := l.GoAhead(context.Background(), a.Run, stamp); err != nil || answer.Start || !strings.Contains(answer.Reason, "granted") {
+		t.Errorf("a start before the time is granted: %+v, %v", answer, err)
+	}
+	renew := func(stamp workspace.Stamp, lived int64) workspace.Assignment {
+		c.propose(&state.RenewLeases{Node: testNode, Stamp: stamp, Runs: []workspace.Livedness{{Run: a.Run, LivedMS: lived}}}, system)
+		if view = assignments(t, l, view.At); len(view.Upsert) != 1 {
+			t.Fatalf("after a renewal: %+v", view)
+		}
+		return view.Upsert[0]
+	}
+	if a = renew(stamp, 0); a.Lease == nil || *a.Lease != *c.View().Metered(a.Run).Lease || a.Lease.End.BootID != "boot-1" {
+		t.Errorf("after the grant: %+v", a.Lease)
+	}
+	if answer, err := l.GoAhead(context.Background(), a.Run, stamp); err != nil || !answer.Start {
+		t.Errorf("a start with its time granted: %+v, %v", answer, err)
+	}
+	half := a.Lease.GrantedMS / 2
+	if a = renew(workspace.Stamp{BootID: "boot-1", BoottimeMS: 100_000 + half}, half); len(a.Warnings) != 1 ||
+		a.Warnings[0].Reason != string(workspace.CodeWorkspaceBudget) {
+		t.Errorf("when its budget doesn't pay for more: %+v", a.Warnings)
+	}
+}
+
+func TestBeatsGoToTheLeadersWork(t *testing.T) {
+	var got []workspace.Beat
+	c := start(t, Config{Dir: t.TempDir(), Beats: func(b workspace.Beat) { got = append(got, b) }})
+	if err := c.Local(testNode).Beat(context.Background(), workspace.Beat{Node: testNode}); err != nil || len(got) != 1 {
+		t.Errorf("%d beats came, %v", len(got), err)
+	}
+	wantCode(t, c.Local(testNode).Beat(context.Background(), workspace.Beat{Node: "node-2"}), workspace.CodeDenied)
 }

@@ -81,7 +81,8 @@ func (l *entries) ended(run string, phase workspace.Phase) {
 	}})
 }
 
-// A detached volume is announced a day before and then purged, each in its time
+// A detached volume is announced a day before and then purged, and the results of
+// its run are deleted after the default of seven days, each in its time
 // and with one entry, though nothing else happens; a log whose clock is behind
 // takes one more.
 func TestSweeper(t *testing.T) {
@@ -115,7 +116,7 @@ func TestSweeper(t *testing.T) {
 				{48*time.Hour + 2*time.Second, 1 + extra, func() bool { return volume().Warned && !volume().Purging }},
 				{72*time.Hour - time.Second, 1 + extra, func() bool { return !volume().Purging }},
 				{72*time.Hour + 2*time.Second, 2 + 2*extra, func() bool { return volume().Purging }},
-				{1000 * time.Hour, 2 + 2*extra, func() bool { return volume().Purging }},
+				{1000 * time.Hour, 3 + 3*extra, func() bool { return volume().Purging && l.store.View().Run("r").Results == workspace.ResultsDeleting }},
 			} {
 				time.Sleep(time.Until(began.Add(step.at)))
 				synctest.Wait()
@@ -160,6 +161,32 @@ func TestBuiltInTemplates(t *testing.T) {
 	for _, text := range []string{"{", `{"name": "x"}`, `{"name": 1}`} {
 		if _, err := builtIns(fstest.MapFS{"bad.json": {Data: []byte(text)}}); err == nil {
 			t.Errorf("%s was read", text)
+		}
+	}
+}
+
+// A suggestion carries the stamp of the node's beat, if that is young: the first
+// lease begins there.
+func TestPrepareStamps(t *testing.T) {
+	l := newEntries(t)
+	now := time.Hour
+	l.keeper = lease.NewKeeper(slog.New(slog.DiscardHandler), func() time.Duration { return now })
+	l.keeper.Beat(workspace.Beat{Node: "n1", Stamp: workspace.Stamp{BootID: "boot", BoottimeMS: 5}})
+	l.instance("")
+	l.ended("r", workspace.PhaseFailed)
+	for age, heard := range map[time.Duration]bool{0: true, 5 * time.Second: false} {
+		now = time.Hour + age
+		start := &state.StartInstance{ID: "i"}
+		place := &state.PlaceRuns{Placements: []state.Placement{{Suggestion: state.Suggestion{Node: "n1"}}, {}}}
+		l.prepare(start)
+		l.prepare(place)
+		for _, s := range []*state.Suggestion{start.Suggestion, &place.Placements[0].Suggestion} {
+			if (s.Stamp != nil) != heard || heard && s.Stamp.BoottimeMS != 5 {
+				t.Errorf("%s after a beat: %+v", age, s)
+			}
+		}
+		if s := place.Placements[1].Suggestion; s.Stamp != nil {
+			t.Errorf("a suggestion of no node: %+v", s)
 		}
 	}
 }
