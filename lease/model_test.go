@@ -153,7 +153,7 @@ func (c *clock) until(at time.Duration) time.Duration {
 func (w *world) live() {
 	w.mu.Lock()
 	w.elect()
-	w.setUp()
+	w.setUp(w.chance(0.3))
 	w.users()
 	w.faults()
 	length := w.between(30*time.Minute, 80*time.Minute)
@@ -162,6 +162,11 @@ func (w *world) live() {
 	w.mu.Lock()
 	w.heal()
 	w.mu.Unlock()
+	w.end()
+}
+
+// end lets a healed world settle, and looks at it.
+func (w *world) end() {
 	time.Sleep(8 * time.Minute)
 	synctest.Wait()
 	w.mu.Lock()

@@ -11,12 +11,12 @@ import (
 
 const usd = 1_000_000 // micro-USD
 
-// setUp makes the cluster: a price, two workspaces, their first limits.
-func (w *world) setUp() {
+// setUp makes the cluster: a price, two workspaces, their first limits. Unlimited
+// at first, runs are given deadlines while they live.
+func (w *world) setUp(unlimited bool) {
 	w.must(&state.InitCluster{ID: "c", Name: "model", Workspace: "ws0"})
 	w.must(&state.CreateWorkspace{ID: "ws1", Slug: "one"})
 	w.must(&state.SetPrice{Resource: "cpu", Amount: int64(pick(w, 3, 7, 10, 60)) * usd})
-	unlimited := w.chance(0.3) // at first: runs are given deadlines while they live
 	for _, id := range []string{"ws0", "ws1"} {
 		most := 40
 		w.must(&state.UpdateWorkspace{ID: id, MaxConcurrentRuns: &most})
@@ -65,7 +65,7 @@ func (w *world) setLimit(id string) {
 func (w *world) users() {
 	w.every(20*time.Second, 4*time.Minute, func() {
 		if w.faulty && w.made < 14 {
-			w.create()
+			w.create(pick(w, 0, 0, 0, 30, 45, 120, 300, 900))
 		}
 	})
 	w.every(3*time.Minute, 20*time.Minute, func() {
@@ -90,16 +90,13 @@ func (w *world) users() {
 	w.every(10*time.Second, 30*time.Second, w.place)
 }
 
-func (w *world) create() {
+func (w *world) create(failover int) {
 	id := fmt.Sprintf("i%d", w.made)
 	w.made++
 	cmd := &state.CreateInstance{ID: id, Workspace: pick(w, "ws0", "ws1"), Name: id, Kind: pick(w, workspace.KindInteractive, workspace.KindJob),
 		Spec:      workspace.RunSpec{Image: "demo", Stoppable: true, StopGrace: pick(w, 0, 5, 30)},
 		Resources: workspace.Resources{CPUMilli: int64(pick(w, 1000, 2000, 3000)), MemoryMiB: 100},
-		Start:     true, Run: id + "-r", Suggestion: w.suggest(), RestartPolicy: workspace.RestartPolicy{Mode: workspace.RestartAlways}}
-	if w.chance(0.4) {
-		cmd.FailoverAfter = pick(w, 30, 45, 120, 300, 900)
-	}
+		Start:     true, Run: id + "-r", FailoverAfter: failover, Suggestion: w.suggest(), RestartPolicy: workspace.RestartPolicy{Mode: workspace.RestartAlways}}
 	w.ask(cmd)
 }
 

@@ -113,7 +113,7 @@ func (p *process) start(asked time.Duration, boot string) {
 	n.w.checkStart(p)
 	n.add(p, workspace.PhaseRunning, "started")
 	p.arm()
-	if n.w.chance(0.2) { // it ends by itself
+	if n.w.faulty && n.w.chance(0.2) { // it ends by itself
 		n.w.after(n.w.between(time.Second, 40*time.Minute), func() { p.die("exited") })
 	}
 }
