@@ -55,13 +55,13 @@ func (t *Term) note(view state.View, node string, now time.Duration) map[string]
 	return grants
 }
 
-// hard is the lease that is a deadline of a live run, nil when it has none.
+// hard is the lease of a live run whose node keeps to it as a deadline; nil: none.
 func hard(view state.View, run *workspace.Run) *workspace.Lease {
 	if !run.Phase.Active() {
 		return nil
 	}
 	m := view.Metered(run.ID)
-	if m == nil || m.Lease == nil || !m.Lease.Hard {
+	if m == nil || m.Lease == nil || !m.Held {
 		return nil
 	}
 	return m.Lease

@@ -192,7 +192,7 @@ func TestRenewal(t *testing.T) {
 		t.Fatalf("after a quarter: %+v", got)
 	}
 	cmd := got[0].(*state.RenewLeases)
-	if fmt.Sprint(cmd.Runs) != "[{short 31000} {a 31000} {b 31000}]" || cmd.Stamp != c.stamp() {
+	if fmt.Sprint(cmd.Runs) != "[{short 31000 0} {a 31000 0} {b 31000 0}]" || cmd.Stamp != c.stamp() {
 		t.Errorf("proposed: %+v", cmd)
 	}
 	if got, _ := c.look(term); len(got) != 0 {

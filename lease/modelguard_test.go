@@ -141,6 +141,14 @@ func (p *process) setDeadline(l *workspace.Lease) {
 	p.arm()
 }
 
+// held is the end that the guard has, on the boot clock.
+func (p *process) held() int64 {
+	if !p.leased {
+		return 0
+	}
+	return p.end.Milliseconds()
+}
+
 // arm sets the guard's timers. It works whatever the agent does.
 func (p *process) arm() {
 	for _, t := range []*time.Timer{p.term, p.last} {

@@ -86,7 +86,7 @@ func (n *node) beat() {
 	}
 	beat := workspace.Beat{Node: n.id, Stamp: n.stamp()}
 	for _, p := range n.sorted() {
-		beat.Runs = append(beat.Runs, workspace.Livedness{Run: p.run, LivedMS: p.lived().Milliseconds()})
+		beat.Runs = append(beat.Runs, workspace.Livedness{Run: p.run, LivedMS: p.lived().Milliseconds(), EndMS: p.held()})
 	}
 	home := n.home
 	n.deliver(n.mute, func() {

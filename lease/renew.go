@@ -47,7 +47,7 @@ func renewal(view state.View, beat workspace.Beat, now time.Time) *state.RenewLe
 	cmd := &state.RenewLeases{Node: beat.Node, Stamp: beat.Stamp}
 	for _, l := range view.Leases(beat, now) {
 		if l.Due && (l.Renewable || l.Learns) {
-			cmd.Runs = append(cmd.Runs, workspace.Livedness{Run: l.Run, LivedMS: l.LivedMS})
+			cmd.Runs = append(cmd.Runs, workspace.Livedness{Run: l.Run, LivedMS: l.LivedMS, EndMS: l.EndMS})
 		}
 	}
 	if len(cmd.Runs) == 0 {

@@ -33,7 +33,7 @@ func (t *tx) grantFirst(m *meter, stamp *workspace.Stamp, boot string) {
 	if stamp != nil && stamp.BootID == boot {
 		m.Lease.End = workspace.Stamp{BootID: boot, BoottimeMS: stamp.BoottimeMS + m.Granted}
 	}
-	m.Index = t.index
+	m.Index, m.Held = t.index, p.hard // nothing starts that its guard holds no end of
 	meters.put(t, m)
 }
 
@@ -75,6 +75,13 @@ func (m *meter) due(stamp workspace.Stamp, hard bool) bool {
 	return used > 0 && (used >= l.GrantedMS/4 || hard != l.Hard)
 }
 
+// keeps: a node says that it keeps to the run's present end. A run that is given a
+// deadline while it lives would live on where that hasn't been heard of.
+func (m *meter) keeps(stamp workspace.Stamp, r *workspace.Livedness) bool {
+	l := &m.Lease
+	return l.Hard && l.End.BootID == stamp.BootID && r.EndMS >= l.End.BoottimeMS
+}
+
 // RenewLeases grants further time to runs of one node, in the order given: that
 // of (lease end, run id). It answers a beat of the node.
 type RenewLeases struct {
@@ -96,20 +103,24 @@ func (c *RenewLeases) apply(t *tx) error {
 	}
 	for i := range c.Runs {
 		if old := meters.get(t, "id", c.Runs[i].Run); old != nil && old.Node == c.Node {
-			t.renew(old, c.Stamp, c.Runs[i].LivedMS)
+			t.renew(old, c.Stamp, &c.Runs[i])
 		}
 	}
 	return nil
 }
 
 // renew books what a run has lived, and grants it more where the budgets pay.
-func (t *tx) renew(old *meter, stamp workspace.Stamp, lived int64) {
+func (t *tx) renew(old *meter, stamp workspace.Stamp, r *workspace.Livedness) {
 	m := *old
-	lived = max(lived, m.Charged)
+	lived := max(r.LivedMS, m.Charged)
+	m.Held = m.Held || m.keeps(stamp, r)
 	t.catchUp(&m, lived)
 	p := planRenewal(t, &m, lived, t.at)
 	if m.due(stamp, p.hard) {
 		t.grant(&m, p, stamp, lived)
+	}
+	if m.Lease.Hard != old.Lease.Hard { // its node doesn't know yet
+		m.Held = false
 	}
 	meters.put(t, &m)
 }
@@ -191,7 +202,7 @@ func (c *ExpireLeases) apply(t *tx) error {
 	}
 	for _, e := range c.Runs {
 		m := meters.get(t, "id", e.Run)
-		if m == nil || m.Node == "" || m.Lease.Grant != e.Grant || !m.Lease.Hard || nodes.get(t, "id", m.Node).Reachable {
+		if m == nil || m.Node == "" || m.Lease.Grant != e.Grant || !m.Held || nodes.get(t, "id", m.Node).Reachable {
 			continue
 		}
 		t.endRun(runs.get(t, "id", e.Run), workspace.PhaseLost, reasonLeaseExpired,
@@ -237,11 +248,12 @@ type Leased struct {
 	Run       string
 	Node      string
 	LivedMS   int64
+	EndMS     int64 // as the node says
 	Lease     workspace.Lease
 	GrantedMS int64 // of its life; reserved up to here
 	Due       bool  // a renewal would be of use: a quarter of the grant is used, or it has no end yet, or a budget applies that its lease doesn't know
 	Renewable bool  // the budgets pay for it now
-	Learns    bool  // they don't, and the state doesn't know yet
+	Learns    bool  // the state learns something else: that they don't, or that the node keeps to its deadline
 }
 
 // Leases are a node's live runs at a beat of it and a time, in the order (lease
@@ -259,11 +271,12 @@ func (v View) Leases(beat workspace.Beat, now time.Time) []Leased {
 		if m == nil || m.Node != beat.Node {
 			continue
 		}
-		l := Leased{Run: m.Run, Node: m.Node, LivedMS: r.LivedMS, Lease: m.Lease, GrantedMS: m.Granted}
+		l := Leased{Run: m.Run, Node: m.Node, LivedMS: r.LivedMS, EndMS: r.EndMS, Lease: m.Lease, GrantedMS: m.Granted}
 		p := planRenewal(in, m, max(r.LivedMS, m.Charged), at)
-		l.Due = m.due(beat.Stamp, p.hard)
+		hears := !m.Held && m.keeps(beat.Stamp, &r)
+		l.Due = m.due(beat.Stamp, p.hard) || hears
 		l.Renewable = p.short == nil || m.Lease.End.BootID != beat.Stamp.BootID || max(r.LivedMS, m.Charged) == 0
-		l.Learns = p.short != nil && (m.Denied != p.short.code || p.hard != m.Lease.Hard)
+		l.Learns = hears || p.short != nil && (m.Denied != p.short.code || p.hard != m.Lease.Hard)
 		all = append(all, l)
 	}
 	slices.SortFunc(all, func(a, b Leased) int {
@@ -280,7 +293,7 @@ func (v View) Metered(run string) *workspace.Metered {
 	}
 	lease := m.Lease
 	return &workspace.Metered{Lease: &lease, Cost: m.cost(0, m.Charged), ChargedMS: m.Charged, GrantedMS: m.Granted,
-		Reserved: m.cost(m.Charged, m.Granted)}
+		Reserved: m.cost(m.Charged, m.Granted), Held: m.Held}
 }
 
 // LeaseIndex is the index of the entry that changed a live run's lease last: its

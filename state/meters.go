@@ -32,6 +32,7 @@ type meter struct {
 	Denied     workspace.Code    `cbor:"18,keyasint,omitempty"` // why it wasn't renewed last
 	Why        string            `cbor:"19,keyasint,omitempty"` // the same, in words
 	Index      uint64            `cbor:"20,keyasint"`           // of the entry that changed the lease last
+	Held       bool              `cbor:"21,keyasint,omitempty"` // its node keeps to the deadline
 }
 
 // slice is reserved life that belongs to one UTC day and one generation of the

@@ -67,6 +67,9 @@ type Beat struct {
 type Livedness struct {
 	Run     string `json:"run" cbor:"1,keyasint"`
 	LivedMS int64  `json:"lived_ms" cbor:"2,keyasint,omitempty"`
+	// EndMS is the end of its lease that the node's guard keeps to, on the boot
+	// clock; 0: none. Only a run whose node keeps to one is given up at it.
+	EndMS int64 `json:"end_ms,omitempty" cbor:"3,keyasint,omitempty"`
 }
 
 // Report is one batch of what an agent has seen since its last.

@@ -130,6 +130,7 @@ type Metered struct {
 	ChargedMS int64  `json:"charged_ms"`         // of its life
 	GrantedMS int64  `json:"granted_ms"`         // of its life; reserved up to here
 	Reserved  int64  `json:"reserved_micro_usd"` // what is granted and not charged
+	Held      bool   `json:"held"`               // its node keeps to the deadline: it started under one, or has said so
 }
 
 // Label says what a price is for: "gpu A100", "cpu on node N".
