@@ -151,7 +151,7 @@ func (w *world) faults() {
 			every time.Duration
 			do    func()
 		}{
-			{10 * time.Minute, n.cutOff},
+			{8 * time.Minute, n.cutOff},
 			{15 * time.Minute, func() { w.turn(&n.slow, w.long(10*time.Second, 10*time.Minute)) }},
 			{15 * time.Minute, func() { w.turn(&n.paused, w.long(5*time.Second, 10*time.Minute)) }},
 			{10 * time.Minute, func() { n.home = pick(w, w.servers...) }},

@@ -32,7 +32,7 @@ type node struct {
 func (w *world) newNode(i int) *node {
 	n := &node{w: w, id: fmt.Sprintf("n%d", i), home: pick(w, w.servers...)}
 	n.start()
-	w.every(3*time.Second, 5*time.Second, n.beat)
+	w.every(3*time.Second, 6*time.Second, n.beat)
 	w.every(2*time.Second, 4*time.Second, n.report)
 	return n
 }
@@ -158,7 +158,7 @@ func (w *world) tellNodes(s *server) {
 // tell hands a node its assignments as a server has them, new or old.
 func (w *world) tell(s *server, n *node) {
 	view := s.store.View()
-	if n.home != s || view.Index() == n.told && w.chance(0.7) {
+	if n.home != s || view.Index() == n.told && w.chance(0.9) {
 		return
 	}
 	n.told = view.Index()
