@@ -57,10 +57,19 @@ func (m *meter) usageOf() usage {
 
 func gpuMS(ms, milli int64) int64 { return ms * milli / 1000 }
 
-// turnRow closes the meter's row, if it has one, and opens another.
+// turnRow closes the meter's row, if it has one, and opens another: one that the
+// run had before, when a spending limit was set and taken away within a day.
 func (t *tx) turnRow(m *meter, day workspace.Day, generation uint64) {
 	t.keepRow(m)
 	m.Row = openRow{Day: day, Generation: generation}
+	old := ledger.get(t, "id", m.Run, uint64(day), generation) // #nosec G115 -- after 1970
+	if old == nil {
+		return
+	}
+	m.Row.Amount, m.Row.MS = old.Amount, old.MS
+	ledger.delete(t, old)
+	again := m.usageOf()
+	t.usage(&again).add(&usage{Spent: -again.Spent, MS: -again.MS, GPUMS: -again.GPUMS, Runs: -again.Runs})
 }
 
 // keepRow writes the meter's row, which rises no more.
@@ -72,19 +81,24 @@ func (t *tx) keepRow(m *meter) {
 	e.Final = true
 	ledger.put(t, e)
 	add := m.usageOf()
-	k := string(add.key())
+	t.usage(&add).add(&add)
+}
+
+// usage is the sum that another adds to.
+func (t *tx) usage(of *usage) *usage {
+	k := string(of.key())
 	sum := t.books.usage[k]
 	if sum == nil {
 		if t.books.usage == nil {
 			t.books.usage = map[string]*usage{}
 		}
-		sum = &usage{Workspace: add.Workspace, Day: add.Day, User: add.User, Project: add.Project, GPUType: add.GPUType}
-		if old := usages.get(t, "id", add.key()); old != nil {
+		sum = &usage{Workspace: of.Workspace, Day: of.Day, User: of.User, Project: of.Project, GPUType: of.GPUType}
+		if old := usages.get(t, "id", of.key()); old != nil {
 			*sum = *old
 		}
 		t.books.usage[k] = sum
 	}
-	sum.add(&add)
+	return sum
 }
 
 func (u *usage) add(o *usage) {
