@@ -222,6 +222,11 @@ func (w *world) checkLedger(view state.View, unlike func(string, ...any)) {
 		}
 		costs[run.Workspace] += cost
 	}
+	for _, u := range view.Usage(workspace.UsageQuery{By: []string{"workspace"}}) {
+		if u.Spent != rows[u.Workspace] {
+			unlike("workspace %s: the ledger has %d, used are %d", u.Workspace, rows[u.Workspace], u.Spent)
+		}
+	}
 	for _, id := range []string{"ws0", "ws1"} {
 		if spent := view.WorkspaceUsage(id, view.At()).Spent; rows[id] != costs[id] || rows[id] != spent {
 			unlike("workspace %s: the ledger has %d, the runs cost %d, the usage is %d", id, rows[id], costs[id], spent)
