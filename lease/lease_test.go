@@ -312,8 +312,8 @@ func TestRunWakes(t *testing.T) {
 			t.Error("no beat woke it")
 		}
 		time.Sleep(10000 * time.Hour)
-		if n := len(c.proposed); reachable() || n != 3 {
-			t.Errorf("%d proposals in the end", n)
+		if reachable() || len(c.proposed) != 3 {
+			t.Errorf("%d proposals in the end", len(c.proposed))
 		}
 		cancel()
 		if err := <-ended; err != nil {
