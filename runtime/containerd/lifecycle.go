@@ -25,7 +25,7 @@ func (r *Runtime) Start(ctx context.Context, id string) (runtime.Process, error)
 		return runtime.Process{}, r.failed(err, "start container %s", id)
 	}
 	process := runtime.Process{Pid: int(response.Pid), StartedAt: time.Now().UTC()}
-	marked := containers.Container{ID: id, Labels: map[string]string{startedLabel: process.StartedAt.Format(time.RFC3339)}}
+	marked := containers.Container{ID: id, Labels: map[string]string{startedLabel: process.StartedAt.Format(time.RFC3339Nano)}}
 	if _, err := r.client.ContainerService().Update(ctx, marked, "labels."+startedLabel); err != nil {
 		r.cfg.Log.Warn("container started, but not marked so", "container", id, "error", err)
 	}
@@ -169,6 +169,7 @@ func (r *Runtime) state(record containers.Container, process *tasktypes.Process)
 		Labels:     map[string]string{},
 		CgroupPath: path,
 		CreatedAt:  record.CreatedAt,
+		StartedAt:  startedAt(record.Labels[startedLabel]),
 	}
 	for key, value := range record.Labels {
 		if key != startedLabel {
@@ -196,4 +197,17 @@ func (r *Runtime) state(record containers.Container, process *tasktypes.Process)
 		}
 	}
 	return c
+}
+
+// startedAt reads a startedLabel, zero when there is none. One of whole seconds
+// was cut by an earlier version: the process started no later than the next.
+func startedAt(label string) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, label)
+	switch {
+	case err != nil:
+		return time.Time{}
+	case at.Nanosecond() == 0:
+		return at.Add(time.Second)
+	}
+	return at
 }

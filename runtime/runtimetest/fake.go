@@ -33,6 +33,7 @@ type Fake struct {
 	disk       runtime.DiskUse
 	devices    map[string]bool
 	containers map[string]*container
+	lifetimes  map[string]time.Duration // of deleted ones
 	orders
 	programs map[string]Program
 	nextPid  int
@@ -56,6 +57,7 @@ func New(references ...string) *Fake {
 		disk:       runtime.DiskUse{Used: 10 << 30, Total: 100 << 30},
 		devices:    map[string]bool{},
 		containers: map[string]*container{},
+		lifetimes:  map[string]time.Duration{},
 		programs:   map[string]Program{},
 		nextPid:    1000,
 	}
@@ -92,6 +94,27 @@ func (f *Fake) Stick(id string, stuck bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mustHave(id).stuck = stuck
+}
+
+// OfProcess gives the container that has the process, an empty one for none, and
+// says whether it can't be killed. It is no call of the runtime: no order meets it.
+func (f *Fake) OfProcess(pid int) (c runtime.Container, stuck bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Pid == pid && pid != 0 {
+			return c.view(), c.stuck
+		}
+	}
+	return runtime.Container{}, false
+}
+
+// Lifetime is how long the process of a container lived that is deleted; 0: it
+// never started.
+func (f *Fake) Lifetime(id string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lifetimes[id]
 }
 
 // Args is the command that a container was created with.
@@ -199,6 +222,7 @@ func (f *Fake) Start(ctx context.Context, id string) (runtime.Process, error) {
 	}
 	c.State = runtime.StateRunning
 	process := runtime.Process{Pid: c.Pid, StartedAt: time.Now().UTC()}
+	c.StartedAt = process.StartedAt
 	return process, c.begin()
 }
 

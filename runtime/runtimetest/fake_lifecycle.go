@@ -103,6 +103,9 @@ func (f *Fake) Delete(ctx context.Context, id string) error {
 	case runtime.StateCreated:
 		c.finish(runtime.Exit{Known: true, Code: 128 + int(unix.SIGKILL)}) // wakes who waits
 	}
+	if !c.StartedAt.IsZero() {
+		f.lifetimes[id] = c.Exit.At.Sub(c.StartedAt)
+	}
 	delete(f.containers, id)
 	return nil
 }
