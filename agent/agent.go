@@ -35,6 +35,9 @@ type Cluster interface {
 	// GoAhead asks the leader, its leadership verified, about one run. sent is
 	// the moment the question was sent.
 	GoAhead(ctx context.Context, run string, sent workspace.Stamp) (workspace.GoAheadAnswer, error)
+	// Beat says that the node is there and how long its runs have lived. It isn't
+	// kept: one that fails isn't sent again, the next is newer.
+	Beat(ctx context.Context, beat workspace.Beat) error
 }
 
 // Times an agent works by.
@@ -65,6 +68,7 @@ type Agent struct {
 
 	lookNow  chan struct{} // wakes the survey
 	houseNow chan struct{} // wakes keepHouse
+	beatNow  chan struct{} // wakes the beat
 	equipped atomic.Bool   // the runtime was told of this host's devices
 	imaging  sync.Mutex    // one reader of the image list at a time
 	users    sync.Map      // of images, by digest
@@ -81,6 +85,7 @@ type Agent struct {
 	images      []runtime.Image
 	pulls       map[string]workspace.PullProgress // of runs whose image is being fetched
 	purges      []string                          // volumes to delete, as the latest view orders
+	expiries    []workspace.ResultClaim           // results to delete, likewise
 }
 
 // New makes an Agent. It fails when a field is missing, or when what an earlier
@@ -105,6 +110,7 @@ func New(cfg Config) (*Agent, error) {
 		collector:   imageCollector{Store: cfg.Runtime, Keep: cfg.Images.Keep, High: cfg.Images.High, Low: cfg.Images.Low},
 		lookNow:     make(chan struct{}, 1),
 		houseNow:    make(chan struct{}, 1),
+		beatNow:     make(chan struct{}, 1),
 		assignments: map[string]*workspace.Assignment{},
 		containers:  map[string]runtime.State{},
 		workers:     map[string]*worker{},
@@ -126,6 +132,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.follow(ctx) })
 	group.Go(func() error { return a.keepHouse(ctx) })
 	group.Go(func() error { return a.hearDevices(ctx) })
+	group.Go(func() error { return a.beat(ctx) })
 	return group.Wait()
 }
 

@@ -41,11 +41,13 @@ type host struct {
 	volumes  *runtimetest.FakeVolumes
 	networks *runtimetest.FakeNetworks
 	cluster  *cluster
+	guard    *fakeGuard
 	conf     func(*Config) // changes the next daemon's; nil: nothing
 
 	mu        sync.Mutex
 	specs     []runtime.Spec
 	processes map[int]Process
+	terms     int             // SIGTERMs sent
 	taskless  bool            // containers that weren't started have lost their task
 	up        context.Context // ends when the runtime goes down
 	goDown    context.CancelFunc
@@ -60,6 +62,8 @@ func newHost(t *testing.T) *host {
 	}
 	h.volumes, h.networks = runtimetest.NewFakeVolumes(t.TempDir()), runtimetest.NewFakeNetworks(t.TempDir())
 	h.cluster = newCluster(h)
+	h.guard = newFakeGuard(h)
+	t.Cleanup(h.guard.stop)
 	h.AddImage(testImage)
 	h.startRuntime()
 	return h
@@ -122,8 +126,9 @@ func (h *host) startDaemon(crashAt string) *daemon {
 		GPU:      h.gpus,
 		DeviceOf: func(info gpu.Info) runtime.Device { return runtime.Device{Name: info.UUID} },
 		Facts:    workspace.NodeFacts{Name: "alpha"},
-		Boottime: h.boottime, ProcessOf: h.processOf,
-		Log: slog.New(slog.NewTextHandler(h.log, nil)),
+		Boottime: h.boottime, ProcessOf: h.processOf, ProcessStart: h.processStart, CgroupsOf: h.cgroupsOf,
+		Guard: &guardLink{h.guard, d},
+		Log:   slog.New(slog.NewTextHandler(h.log, nil)),
 		Crash: func(point string) {
 			if point == crashAt && d.dead.CompareAndSwap(false, true) {
 				cancel()
@@ -173,6 +178,13 @@ func (l *link) Report(_ context.Context, report workspace.Report) error {
 		return errDead
 	}
 	return l.report(report)
+}
+
+func (l *link) Beat(_ context.Context, beat workspace.Beat) error {
+	if l.daemon.dead.Load() {
+		return errDead
+	}
+	return l.beat(beat)
 }
 
 func (l *link) GoAhead(ctx context.Context, run string, sent workspace.Stamp) (workspace.GoAheadAnswer, error) {
@@ -275,7 +287,13 @@ func (r *hostRuntime) Signal(ctx context.Context, id string, signal int) error {
 	if err := r.alive(); err != nil {
 		return err
 	}
-	return r.Fake.Signal(ctx, id, signal)
+	err := r.Fake.Signal(ctx, id, signal)
+	if err == nil {
+		r.host.mu.Lock()
+		r.host.terms++
+		r.host.mu.Unlock()
+	}
+	return err
 }
 
 func (r *hostRuntime) Kill(ctx context.Context, id string) error {

@@ -27,6 +27,9 @@ type cluster struct {
 	latest     nodeState
 	purges     []string // volumes to delete
 	purgeIndex uint64
+	expiries   []workspace.ResultClaim // results to delete
+	expired    []string                // as it was reported
+	beats      []workspace.Beat
 	volumes    []workspace.VolumeReport // as they were reported
 	health     []workspace.DeviceHealth
 	history    []string                  // "<run> <phase>" and "<run> release <device>", as they were recorded
@@ -43,6 +46,8 @@ type conduct struct {
 	reportTakes time.Duration
 	lag         bool // verified views are older than anything
 	remains     bool // dead containers can't be removed: ends come without that
+	grants      bool // leases are granted and renewed
+	beatless    bool // beats aren't taken
 }
 
 // nodeState is what a node last said of itself.
@@ -139,7 +144,7 @@ func (c *cluster) assignments(ctx context.Context, after gpu.Epoch) (workspace.A
 			c.mu.Unlock()
 			return workspace.AssignmentView{}, errDeaf
 		}
-		view := workspace.AssignmentView{Cluster: "cluster-1", At: c.at, Snapshot: after == gpu.Epoch{}, Purge: slices.Clone(c.purges)}
+		view := workspace.AssignmentView{Cluster: "cluster-1", At: c.at, Snapshot: after == gpu.Epoch{}, Purge: slices.Clone(c.purges), Expire: slices.Clone(c.expiries)}
 		for run, r := range c.runs {
 			switch {
 			case !view.Snapshot && r.modified <= after.Index:
@@ -183,6 +188,10 @@ func (c *cluster) report(report workspace.Report) error {
 			c.release(release)
 		}
 		c.volumes = append(c.volumes, report.Volumes...)
+		for _, run := range report.Expired {
+			c.expired = append(c.expired, run)
+			c.expiries = slices.DeleteFunc(c.expiries, func(claim workspace.ResultClaim) bool { return claim.Run == run })
+		}
 		for _, v := range report.Volumes {
 			c.volume(v)
 		}
@@ -242,6 +251,7 @@ func (c *cluster) apply(report workspace.RunReport) {
 		c.broken = append(c.broken, fmt.Sprintf("report of no run here: %+v", report))
 		return
 	}
+	c.checkLived(r, report.LivedMS)
 	if r.Phase == report.Phase {
 		r.reason, r.message = report.Reason, report.Message
 		r.access = report.Access
@@ -303,6 +313,9 @@ func (c *cluster) started(run string) {
 	defer c.mu.Unlock()
 	r := c.runs[run]
 	r.starts = append(r.starts, time.Now())
+	if limited := r.Lease != nil || r.Spec.MaxDuration != 0; limited && ms(c.host.guard.end(run).Kill) <= c.host.boottime() {
+		c.broken = append(c.broken, run+": started without a stored end")
+	}
 	if len(r.asked) == 0 || time.Since(r.asked[len(r.asked)-1]) > workspace.GoAheadWindow {
 		c.broken = append(c.broken, run+": started without a fresh go-ahead")
 	}
@@ -401,3 +414,56 @@ func (c *cluster) check(t *testing.T) {
 }
 
 func epochAt(index uint64) gpu.Epoch { return gpu.Epoch{Incarnation: 1, Index: index} }
+
+// beat takes a sign of life. With grants it renews what is due: the first grant,
+// and when a quarter is used.
+func (c *cluster) beat(beat workspace.Beat) error {
+	c.mu.Lock()
+	deaf := c.deaf || c.beatless
+	c.mu.Unlock()
+	if deaf {
+		return errDeaf
+	}
+	renew := map[string]bool{}
+	c.mu.Lock()
+	c.beats = append(c.beats, beat)
+	for _, l := range beat.Runs {
+		r := c.runs[l.Run]
+		if r == nil {
+			c.broken = append(c.broken, "a beat of no run here: "+l.Run)
+			continue
+		}
+		c.checkLived(r, l.LivedMS)
+		left := r.Lease != nil && (r.Lease.End.BootID != beat.Stamp.BootID || r.Lease.End.BoottimeMS-beat.Stamp.BoottimeMS <= r.Lease.GrantedMS*3/4)
+		renew[l.Run] = c.grants && left && !r.Phase.Terminal()
+	}
+	c.mu.Unlock()
+	for run, due := range renew {
+		if due {
+			c.grant(run, beat.Stamp.BoottimeMS)
+		}
+	}
+	return nil
+}
+
+// grant gives a run its lease anew, from a stamp.
+func (c *cluster) grant(run string, stamp int64) {
+	c.edit(run, func(r *clusterRun) {
+		next := *r.Lease
+		next.Grant++
+		next.End = workspace.Stamp{BootID: "boot-1", BoottimeMS: stamp + next.GrantedMS}
+		next.PaidUntil = c.host.boot.Add(ms(next.End.BoottimeMS)).UTC()
+		r.Lease = &next
+	})
+}
+
+// checkLived notes time that a run's process hasn't lived. The caller holds mu.
+func (c *cluster) checkLived(r *clusterRun, lived int64) {
+	most := int64(0)
+	if len(r.starts) > 0 {
+		most = time.Since(r.starts[0]).Milliseconds()
+	}
+	if lived > most {
+		c.broken = append(c.broken, fmt.Sprintf("%s: %d ms charged, and it has lived for %d", r.Run, lived, most))
+	}
+}

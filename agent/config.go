@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"berth/agent/guard"
 	"berth/gpu"
 	"berth/runtime"
 	"berth/workspace"
@@ -16,11 +17,12 @@ import (
 type Config struct {
 	Node     string // id of this node
 	BootID   string // of this boot of the host
-	Dir      string // holds agent.json and logs/
+	Dir      string // holds agent.json, logs/ and notices/
 	Cluster  Cluster
 	Runtime  runtime.Runtime
 	Volumes  runtime.Volumes
 	Networks runtime.Networks
+	Guard    Guard // nil: nothing starts here whose time is limited
 	GPU      gpu.Reader
 	DeviceOf func(gpu.Info) runtime.Device // how containers get a device
 	Facts    workspace.NodeFacts           // the part that stays; the agent fills in runtime, driver and publish address
@@ -31,11 +33,14 @@ type Config struct {
 	// ProcessOf says what a process of this host is; false: there is none. nil:
 	// as /proc has it.
 	ProcessOf func(pid int) (Process, bool)
+	// ProcessStart and CgroupsOf are those of package guard; nil: so.
+	ProcessStart func(pid int) (uint64, error)
+	CgroupsOf    func(pid int) ([]string, error)
 
 	Images         ImageGC            // the zero value removes none
 	KeepLogs       time.Duration      // output of an ended run is removed after; 0: never
 	ReconcileEvery time.Duration      // between looks at the runtime; 0: 10 s
-	Crash          func(point string) // called at each of CrashPoints; nil: nothing
+	Crash          func(point string) // called at each of CrashPoints and MoreCrashPoints; nil: nothing
 }
 
 // Publish is where a host publishes ports of its runs.
@@ -77,5 +82,11 @@ func (c *Config) fill() {
 	}
 	if c.ProcessOf == nil {
 		c.ProcessOf = procProcess
+	}
+	if c.ProcessStart == nil {
+		c.ProcessStart = guard.ProcessStart
+	}
+	if c.CgroupsOf == nil {
+		c.CgroupsOf = guard.CgroupsOf
 	}
 }

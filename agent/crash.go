@@ -10,6 +10,7 @@ const (
 	crashAfterCreate   = "after-create"
 	crashBeforeStart   = "before-start"
 	crashAfterStart    = "after-start"
+	crashAfterBegun    = "after-start-kept"     // when it started is on disk
 	crashAfterProbe    = "after-probe"          // it is ready, and nobody was told
 	crashAfterRunning  = "after-running-report" // recorded by the cluster
 	crashBeforeTerm    = "before-term"
@@ -24,6 +25,12 @@ const (
 	crashAfterUnmount  = "after-unmount"
 	crashBeforeRelease = "before-release"
 	crashAfterRelease  = "after-release" // recorded by the cluster
+
+	crashAfterGuard     = "after-guard"      // it holds the run's end
+	crashAfterGuardKept = "after-guard-kept" // and it is on disk here
+	crashBeforeExpiry   = "before-expiry"    // the end has come
+	crashInResults      = "in-results"       // those on the volume are deleted
+	crashAfterResults   = "after-results"    // all are, and nobody was told
 )
 
 // CrashPoints lists the points that Config.Crash is called with, in the order
@@ -32,9 +39,16 @@ const (
 func CrashPoints() []string {
 	return []string{
 		crashAfterMount, crashAfterAttach, crashBeforeGoAhead, crashAfterGoAhead,
-		crashBeforeCreate, crashAfterCreate, crashBeforeStart, crashAfterStart, crashAfterProbe, crashAfterRunning,
+		crashBeforeCreate, crashAfterCreate, crashBeforeStart, crashAfterStart, crashAfterBegun,
+		crashAfterProbe, crashAfterRunning,
 		crashBeforeTerm, crashAfterTerm, crashBeforeKill, crashAfterKill,
 		crashBeforeDelete, crashAfterDelete, crashBeforeDetach, crashAfterDetach,
 		crashBeforeUnmount, crashAfterUnmount, crashBeforeRelease, crashAfterRelease,
 	}
+}
+
+// MoreCrashPoints lists those that only runs with an end of their time pass, and
+// the deletion of results.
+func MoreCrashPoints() []string {
+	return []string{crashAfterGuard, crashAfterGuardKept, crashBeforeExpiry, crashInResults, crashAfterResults}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"berth/workspace"
 )
 
-// life is one daemon's, and what happens in it.
-type life struct {
+// spell is one daemon's life, and what happens in it.
+type spell struct {
 	crashAt string        // empty: it is stopped in the end
 	event   string        // "stop" or "exit" of the run, "nothing"
 	after   time.Duration // when it happens
@@ -24,10 +25,10 @@ type life struct {
 // are stopped, end and follow each other: each is started once at most, nobody
 // breaks a rule, and in the end there is what is wanted and nothing else.
 func TestManyCrashes(t *testing.T) {
-	points := append([]string{""}, CrashPoints()...)
+	points := slices.Concat([]string{""}, CrashPoints(), MoreCrashPoints())
 	rapid.Check(t, func(rt *rapid.T) {
-		lives := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) life {
-			return life{
+		lives := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) spell {
+			return spell{
 				crashAt: rapid.SampledFrom(points).Draw(rt, "crash at"),
 				event:   rapid.SampledFrom([]string{"nothing", "nothing", "stop", "exit"}).Draw(rt, "event"),
 				after:   rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Second, 20 * time.Second}).Draw(rt, "after"),
@@ -44,8 +45,9 @@ func TestManyCrashes(t *testing.T) {
 
 // liveThrough plays the lives, then lets one daemon settle all, and says what is
 // wrong then.
-func (h *host) liveThrough(t *testing.T, lives []life) (problems []string) {
+func (h *host) liveThrough(t *testing.T, lives []spell) (problems []string) {
 	c, n := h.cluster, 0
+	c.granting(true)
 	next := func() { // the next run, once the one before has ended
 		if n > 0 {
 			if r := c.now(fmt.Sprintf("run-%d", n)); !r.Phase.Terminal() {
@@ -59,6 +61,9 @@ func (h *host) liveThrough(t *testing.T, lives []life) (problems []string) {
 		c.place(run, both(complete, command("ignore-term"), func(a *workspace.Assignment) {
 			a.Instance = "instance-1"
 			a.Volume.Made = made
+			if n%2 == 0 {
+				leased(2 * time.Minute)(a)
+			}
 		}), uuid(n%2))
 	}
 	for _, l := range lives {

@@ -47,6 +47,10 @@ const (
 	reasonTermFailed   = "term_failed"
 	reasonKilled       = "killed"
 	reasonUndeleted    = "container_left"
+	reasonLeaseExpired = "lease_expired"
+	reasonMaxDuration  = "max_duration"
+	reasonNoLease      = "waiting_for_lease"
+	reasonNoGuard      = "guard_unavailable"
 )
 
 // killedCode is the exit code of a process that SIGKILL ended.
@@ -55,16 +59,33 @@ const killedCode = 128 + int(syscall.SIGKILL)
 // endOf says how the run ended, nil when that isn't this agent's to say: the
 // cluster has recorded an end, or the container never ran and is made anew.
 func endOf(in input) *workspace.RunReport {
+	decided := decidedEnd(in)
+	if decided == nil {
+		return nil
+	}
+	end := *decided
+	if end.LivedMS == 0 {
+		end.LivedMS = in.livedMS()
+	}
+	if c := in.container; end.ExitCode == nil && c != nil && c.State == runtime.StateExited && c.Exit.Known {
+		end.ExitCode, end.OOM = &c.Exit.Code, c.Exit.OOM
+	}
+	return &end
+}
+
+func decidedEnd(in input) *workspace.RunReport {
 	a := in.assignment
 	switch {
 	case in.progress.end != nil:
 		return in.progress.end
-	case a == nil || a.Phase.Terminal():
+	case a == nil || a.Phase.Terminal() || in.endedUnstarted():
 		return nil
 	case in.container != nil && in.container.State == runtime.StateExited:
-		return exitOf(a, in.container.Exit, in.startedAt())
+		return exitOf(&in, in.container.Exit)
 	case a.Desired == workspace.RunStopping:
 		return endWith(a, workspace.PhaseStopped, stopReason(a), "stopped")
+	case in.over() && in.endedByGuard():
+		return in.expiry()
 	case in.over():
 		return endWith(a, workspace.PhaseFailed, reasonUnknown,
 			"its container is gone from the node, and nobody saw how it ended")
@@ -73,8 +94,8 @@ func endOf(in input) *workspace.RunReport {
 }
 
 // exitOf judges a process that has ended.
-func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *workspace.RunReport {
-	lasted := time.Duration(lived(started, exit.At)) * time.Millisecond
+func exitOf(in *input, exit runtime.Exit) *workspace.RunReport {
+	a, lasted := in.assignment, ms(in.livedMS())
 	var end *workspace.RunReport
 	switch {
 	case a.Desired == workspace.RunStopping:
@@ -82,6 +103,8 @@ func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *work
 		if exit.Known {
 			end.Message = fmt.Sprintf("stopped; exit code %d", exit.Code)
 		}
+	case in.endedByGuard():
+		end = in.expiry()
 	case exit.OOM && exit.Known && exit.Code != killedCode && exit.Code != 0:
 		end = endWith(a, workspace.PhaseFailed, reasonChildOOM, fmt.Sprintf(
 			"one of its processes was killed when all together used more than the memory limit of %d MiB, and its main process ended "+
@@ -102,10 +125,6 @@ func exitOf(a *workspace.Assignment, exit runtime.Exit, started time.Time) *work
 			"exit code %d after %s; its output is in logs/%s.log of the node's data directory", exit.Code, seconds(lasted), a.Run))
 	}
 	end.OOM = exit.OOM
-	if exit.Known {
-		end.ExitCode = &exit.Code
-		end.LivedMS = lasted.Milliseconds()
-	}
 	return end
 }
 
@@ -126,21 +145,6 @@ func stopReason(a *workspace.Assignment) string {
 		return reasonStopped
 	}
 	return a.StopReason
-}
-
-// startedAt is when the container's process started, or, for one that another
-// agent started, when the container was made: a moment before.
-func (in *input) startedAt() time.Time {
-	if in.progress.started.IsZero() {
-		return in.container.CreatedAt
-	}
-	return in.progress.started
-}
-
-// lived is how long a process that started has lived at a moment, in
-// milliseconds; 0 for clocks that contradict.
-func lived(started, at time.Time) int64 {
-	return max(0, at.Sub(started).Milliseconds())
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

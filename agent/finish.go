@@ -28,6 +28,11 @@ func (w *worker) term(ctx context.Context, in input) error {
 		p.termed = a.cfg.Boottime()
 	}
 	a.cfg.Crash(crashBeforeTerm)
+	w.noticeStop(in)
+	if w.guardGrace(ctx, w.input()) {
+		w.asked(in)
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	err := a.cfg.Runtime.Signal(ctx, w.run, int(syscall.SIGTERM))
@@ -36,20 +41,41 @@ func (w *worker) term(ctx context.Context, in input) error {
 		w.tell(in, workspace.PhaseStopping, reasonTermFailed,
 			fmt.Sprintf("it can't be asked to end (TERM); killed after %s all the same: %s", grace, w.redact(err)))
 		w.retryLater("send TERM", err)
-		p.retryAt = min(p.retryAt, p.termed+grace)
+		p.retryAt = min(p.retryAt, w.killAt())
 		return nil
 	}
 	// ErrNotRunning: ended meanwhile, or its processes live and nobody is left
 	// to pass TERM on: then the kill after the grace ends them.
+	w.asked(in)
+	return nil
+}
+
+// asked goes on from TERM that was sent.
+func (w *worker) asked(in input) {
 	w.failures = 0
-	p.termSent = true
-	a.cfg.Crash(crashAfterTerm)
-	reason, message := stopReason(in.assignment), fmt.Sprintf("asked to end (TERM); killed after %s", grace)
+	w.progress.termSent = true
+	w.agent.cfg.Crash(crashAfterTerm)
+	reason, message := w.whyStopping(in)
+	w.tell(in, workspace.PhaseStopping, reason, message)
+}
+
+// whyStopping is why the run has to end, for its user.
+func (w *worker) whyStopping(in input) (reason, message string) {
+	p := &w.progress
+	left := min(graceOf(in.assignment), w.killAt()-p.termed).Round(time.Second)
+	reason, message = stopReason(in.assignment), fmt.Sprintf("asked to end (TERM); killed after %s", left)
 	if p.end != nil {
 		reason, message = p.end.Reason, p.end.Message+"; "+message
 	}
-	w.tell(in, workspace.PhaseStopping, reason, message)
-	return nil
+	return reason, message
+}
+
+// noticeStop tells the container why it is asked to end, and when it is killed.
+func (w *worker) noticeStop(in input) {
+	reason, message := w.whyStopping(in)
+	w.putNotice(notice{
+		Warnings: in.assignment.Warnings, Stopping: &stopping{Reason: reason, Message: message, KillAt: w.wallClock(w.killAt())},
+	}.text())
 }
 
 // kill sends SIGKILL to every process of the container's cgroup. It may last
@@ -76,6 +102,7 @@ func (w *worker) kill(ctx context.Context, in input) {
 	a.cfg.Crash(crashAfterKill)
 	c := *w.container
 	c.State, c.Pid, c.Exit = runtime.StateExited, 0, runtime.Exit{At: time.Now()}
+	p.exited = a.cfg.Boottime().Milliseconds()
 	w.setContainer(&c)
 	if in.blind {
 		w.explain(in, reasonKilled, "all its processes are killed; its end is recorded once the container runtime answers")
@@ -98,6 +125,8 @@ func (w *worker) remove(ctx context.Context, next action, in input) error {
 		return nil
 	}
 	w.failures = 0
+	w.unguard(ctx)
+	a.dropNotice(w.run)
 	if in.assignment == nil {
 		from, _ := originOf(w.container)
 		w.progress.orphaned = releasesOf(w.run, from.epoch, from.devices)
@@ -141,7 +170,9 @@ func (w *worker) reportStuck(in input) {
 		if end == nil {
 			end = endWith(a, workspace.PhaseFailed, reasonUnkillable, message)
 		}
-		w.reportEnd(end)
+		stuck := *end
+		stuck.LivedMS = in.livedMS()
+		w.reportEnd(&stuck)
 	}
 	from, _ := originOf(w.container)
 	releases := releasesOf(w.run, from.epoch, from.devices)
@@ -160,4 +191,10 @@ func (w *worker) quarantine(reason string) {
 	w.agent.setOrphan(w.run, &workspace.Orphan{
 		Container: w.run, Cluster: from.cluster, Epoch: from.epoch, Devices: uuidsOf(from.devices), Reason: reason,
 	})
+}
+
+// killAt is when the grace of the run is over.
+func (w *worker) killAt() time.Duration {
+	in := w.input()
+	return in.killAt()
 }

@@ -19,16 +19,20 @@ const (
 )
 
 // keepHouse takes away what nobody needs any more, until ctx ends: leftovers of
-// a crash, volumes that are to be deleted, old logs, images when the disk gets
-// full.
+// a crash, volumes and results that are to be deleted, old logs, images when the
+// disk gets full.
 func (a *Agent) keepHouse(ctx context.Context) error {
 	var images, logs time.Duration // when they were looked at last
 	purged := map[string]string{}  // volume → what was reported of it
+	expired := map[string]string{} // run → likewise of its results
 	for ctx.Err() == nil {
 		if a.bothHeard() {
 			a.sweep(ctx)
+			a.sweepGuard(ctx)
+			a.sweepNotices()
 			a.repairNetworks(ctx)
 			a.purge(ctx, purged)
+			a.expire(ctx, expired)
 			now := a.cfg.Boottime()
 			if logs == 0 || now >= logs+logsEvery {
 				logs = now

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"berth/runtime"
@@ -29,10 +30,21 @@ func (w *worker) carryOut(ctx context.Context, next action, in input) error {
 		w.ask(ctx, in)
 	case doCreate:
 		w.create(act, in)
+	case doAwaitLease:
+		w.waitForLease(in)
+	case doGuard:
+		return w.guardEnd(act, in)
 	case doStart:
-		w.start(ctx, act, in)
+		return w.start(ctx, act, in)
 	case doAdopt:
-		w.adopt(ctx, in)
+		return w.adopt(ctx, in)
+	case doConsult:
+		w.consult(act, in)
+	case doNotice:
+		w.putNotice(noticeOf(in.assignment))
+	case doExpire:
+		w.agent.cfg.Crash(crashBeforeExpiry)
+		w.progress.end = in.expiry()
 	case doProbe:
 		w.probe(ctx, in)
 	case doTerm:
@@ -112,6 +124,8 @@ func (w *worker) ask(ctx context.Context, in input) {
 func (w *worker) create(ctx context.Context, in input) {
 	a := w.agent
 	a.cfg.Crash(crashBeforeCreate)
+	w.putNotice(noticeOf(in.assignment))
+	w.progress.prepared.notices = filepath.Dir(a.noticePath(w.run))
 	spec := specOf(in.cluster, w.progress.image, a.LogPath(w.run), in.assignment, w.progress.prepared)
 	created, err := a.cfg.Runtime.Create(ctx, spec)
 	if err != nil {
@@ -120,6 +134,7 @@ func (w *worker) create(ctx context.Context, in input) {
 		return
 	}
 	w.failures = 0
+	w.progress.unguarded = true // what it holds, if anything, is of another container
 	w.setContainer(&runtime.Container{
 		ID: w.run, Image: spec.Image, Labels: spec.Labels, State: runtime.StateCreated,
 		Pid: created.Pid, CgroupPath: created.CgroupPath, CreatedAt: time.Now(),
@@ -149,8 +164,9 @@ func (w *worker) createFailed(in input, err error) {
 	}
 }
 
-// start runs the process. act bounds the call, ctx the watch that follows.
-func (w *worker) start(ctx, act context.Context, in input) {
+// start runs the process. act bounds the call, ctx the watch that follows. Its
+// error is one of the disk.
+func (w *worker) start(ctx, act context.Context, in input) error {
 	a := w.agent
 	a.cfg.Crash(crashBeforeStart)
 	process, err := a.cfg.Runtime.Start(act, w.run)
@@ -158,21 +174,27 @@ func (w *worker) start(ctx, act context.Context, in input) {
 		w.stale = true
 		if away(err) || errors.Is(err, runtime.ErrNotFound) {
 			w.retryLater("start", err)
-			return
+			return nil
 		}
 		w.progress.end = endWith(in.assignment, workspace.PhaseFailed, reasonStartFailed,
 			"the container's command can't be started: "+w.redact(err).Error())
-		return
+		return nil
 	}
 	a.stats.starts.Add(1)
+	w.adopted = true
 	w.failures = 0
-	w.progress.started = process.StartedAt
+	a.cfg.Crash(crashAfterStart)
 	c := *w.container
 	c.State, c.Pid = runtime.StateRunning, process.Pid
 	w.setContainer(&c)
-	a.cfg.Crash(crashAfterStart)
 	w.watch(ctx)
+	if err := w.begun(process.StartedAt); err != nil {
+		return err
+	}
+	nudge(a.beatNow)
+	a.cfg.Crash(crashAfterBegun)
 	w.reportRunning(in)
+	return nil
 }
 
 // reportRunning says that the container runs, unless it has to get ready first.
@@ -182,16 +204,25 @@ func (w *worker) reportRunning(in input) {
 	}
 }
 
-// adopt takes on a container that is running already.
-func (w *worker) adopt(ctx context.Context, in input) {
+// adopt takes on a container that is running already. Of one that an agent
+// started that didn't live to write it down, the runtime knows since when, or
+// nobody: then its life counts from now. Its error is one of the disk.
+func (w *worker) adopt(ctx context.Context, in input) error {
 	w.watch(ctx)
-	if in.assignment != nil && !in.unwanted() {
-		if w.progress.started.IsZero() {
-			w.progress.started = w.container.CreatedAt
+	if in.assignment == nil {
+		return nil
+	}
+	if err := w.begun(w.container.StartedAt); err != nil {
+		return err
+	}
+	if !in.unwanted() {
+		if !w.adopted {
+			w.adopted = true
 			w.agent.stats.adoptions.Add(1)
 		}
 		w.reportRunning(in)
 	}
+	return nil
 }
 
 // away: the runtime didn't answer, so nobody knows what it did.

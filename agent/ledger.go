@@ -35,6 +35,8 @@ type kept struct {
 	Ends map[string]workspace.RunReport `json:"ends"`
 	// Stops says when the grace of runs began that are to stop.
 	Stops map[string]workspace.Stamp `json:"stops"`
+	// Lives are those of runs' processes.
+	Lives map[string]life `json:"lives,omitempty"`
 	// Ports are the host ports of instances.
 	Ports    map[string]hostPorts `json:"ports,omitempty"`
 	LastPort int                  `json:"last_port,omitempty"` // picked
@@ -93,6 +95,9 @@ func (k *kept) fill() {
 	}
 	if k.Stops == nil {
 		k.Stops = map[string]workspace.Stamp{}
+	}
+	if k.Lives == nil {
+		k.Lives = map[string]life{}
 	}
 	if k.Ports == nil {
 		k.Ports = map[string]hostPorts{}
@@ -196,11 +201,12 @@ func (l *ledger) free(run string) {
 }
 
 // keepEnd writes down how a run ended, before its container, the only other
-// witness, is deleted. A run's first end stays.
+// witness, is deleted. A run's first end stays, but for what is learned of it
+// later.
 func (l *ledger) keepEnd(end workspace.RunReport) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.kept.Ends[end.Run]; ok {
+	if first, ok := l.kept.Ends[end.Run]; ok && (first.Phase != end.Phase || first.Reason != end.Reason) {
 		return nil
 	}
 	next := l.kept
@@ -241,13 +247,56 @@ func (l *ledger) stop(run, bootID string) time.Duration {
 	return 0
 }
 
-// forget drops ends and stops of all runs but the wanted. The disk follows with
+// keepLife writes down what is known of a run's process.
+func (l *ledger) keepLife(run string, is life) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.kept
+	next.Lives = maps.Clone(l.kept.Lives)
+	next.Lives[run] = is
+	return l.write(next)
+}
+
+// keepLived writes down how long processes have lived so far, if that is news.
+func (l *ledger) keepLived(runs []workspace.Livedness) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.kept
+	next.Lives = maps.Clone(l.kept.Lives)
+	for _, run := range runs {
+		if is, ok := next.Lives[run.Run]; ok {
+			is.Lived = max(is.Lived, run.LivedMS)
+			next.Lives[run.Run] = is
+		}
+	}
+	if maps.Equal(next.Lives, l.kept.Lives) {
+		return nil
+	}
+	return l.write(next)
+}
+
+// life gives what is known of a run's process. Ends of another boot are none.
+func (l *ledger) life(run, bootID string) life {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	is, ok := l.kept.Lives[run]
+	if !ok {
+		return life{BootID: bootID}
+	}
+	if is.BootID != bootID {
+		is.Lease, is.Max = bound{}, bound{}
+	}
+	return is
+}
+
+// forget drops ends, stops and lives of all runs but the wanted. The disk follows with
 // the next write: one too many does no harm there.
 func (l *ledger) forget(wanted func(run string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.kept.Ends, func(run string, _ workspace.RunReport) bool { return !wanted(run) })
 	maps.DeleteFunc(l.kept.Stops, func(run string, _ workspace.Stamp) bool { return !wanted(run) })
+	maps.DeleteFunc(l.kept.Lives, func(run string, _ life) bool { return !wanted(run) })
 }
 
 // write replaces the file, whole or not at all, and the copy in memory.

@@ -16,6 +16,7 @@ type prepared struct {
 	volume  string // directory of this host, empty: none
 	results string // directory of the run's results on the volume, empty: it couldn't be made
 	network runtime.Attachment
+	notices string // directory of its notice, empty: none
 }
 
 // prepare mounts the run's volume and attaches its network, both at once and

@@ -34,7 +34,7 @@ func TestARunGetsItsVolumeAndItsNetwork(t *testing.T) {
 		d := h.ready(t, nil)
 		spec := h.created()[0]
 		volume := runtime.Mount{Source: filepath.Join(h.volumeDir(t, "volume-1")), Target: "/home/user"}
-		if len(spec.Mounts) != 3 || spec.Mounts[0] != volume {
+		if len(spec.Mounts) != 4 || spec.Mounts[0] != volume {
 			t.Errorf("mounts: %v", spec.Mounts)
 		}
 		for _, want := range []string{"HOME=/home/user", "BERTH_RESULTS=/home/user/runs/run-1"} {

@@ -46,7 +46,7 @@ func (w *worker) probe(ctx context.Context, in input) {
 	}
 	w.tell(in, workspace.PhaseStarting, reasonWaiting, fmt.Sprintf(
 		"its container runs; it is ready once %s, for which it has %s", describeProbe(p), timeout))
-	already := max(0, time.Since(in.startedAt())) // the time counts from the start, whoever saw it
+	already := max(0, a.cfg.Boottime()-ms(in.progress.life.Started)) // the time counts from the start, whoever saw it
 	left := max(timeout-already, 0)
 	secrets := w.secrets
 	w.probing = w.beside(ctx, left+probeSlack, func(ctx context.Context, j *job) func(input) {

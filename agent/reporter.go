@@ -135,6 +135,7 @@ func merge(earlier, later workspace.Report) workspace.Report {
 	earlier.Released = append(earlier.Released, later.Released...)
 	earlier.Health = append(earlier.Health, later.Health...)
 	earlier.Volumes = append(earlier.Volumes, later.Volumes...)
+	earlier.Expired = append(earlier.Expired, later.Expired...)
 	return earlier
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestARunFromStartToRelease(t *testing.T) {
 			Args: []string{"/bin/workload", "count"},
 			Env: []string{
 				"BERTH_GPU_COUNT=1", "BERTH_GPU_UUIDS=" + uuid(0), "BERTH_INSTANCE=instance-of-run-1",
-				"BERTH_INSTANCE_NAME=env", "BERTH_RUN=run-1", "BERTH_WORKSPACE=workspace-1",
+				"BERTH_INSTANCE_NAME=env", "BERTH_NOTICE=/run/berth/notice.json", "BERTH_RUN=run-1", "BERTH_WORKSPACE=workspace-1",
 				"NVIDIA_VISIBLE_DEVICES=void", "TOKEN=x-s3cret-${token}-${HOME}",
 			},
 			Labels: map[string]string{
@@ -48,6 +49,7 @@ func TestARunFromStartToRelease(t *testing.T) {
 			Mounts: []runtime.Mount{
 				{Source: network.ResolvConf, Target: "/etc/resolv.conf", ReadOnly: true},
 				{Source: network.Hosts, Target: "/etc/hosts", ReadOnly: true},
+				{Source: filepath.Join(h.dir, "notices", "run-1"), Target: "/run/berth", ReadOnly: true},
 			},
 		}}
 		if diff := cmp.Diff(want, h.created()); diff != "" {

@@ -126,7 +126,7 @@ func specOf(cluster, reference, logPath string, a *workspace.Assignment, on *pre
 	}
 }
 
-// mountsOf are the volume and the files of the network.
+// mountsOf are the volume, the files of the network and the notice.
 func mountsOf(a *workspace.Assignment, on *prepared) []runtime.Mount {
 	var mounts []runtime.Mount
 	if on.volume != "" {
@@ -139,6 +139,9 @@ func mountsOf(a *workspace.Assignment, on *prepared) []runtime.Mount {
 		if file.Source != "" {
 			mounts = append(mounts, file)
 		}
+	}
+	if on.notices != "" { // the directory: a file that is replaced isn't seen through a mount of its own
+		mounts = append(mounts, runtime.Mount{Source: on.notices, Target: noticeDir, ReadOnly: true})
 	}
 	return mounts
 }
@@ -168,6 +171,9 @@ func envOf(a *workspace.Assignment, on *prepared) []string {
 	})
 	if on.results != "" {
 		env["BERTH_RESULTS"] = path.Join(a.Spec.VolumePath, on.results)
+	}
+	if on.notices != "" {
+		env["BERTH_NOTICE"] = path.Join(noticeDir, noticeName)
 	}
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"berth/agent/guard"
 	"berth/gpu"
 	"berth/runtime"
 	"berth/workspace"
@@ -13,6 +14,8 @@ type input struct {
 	assignment *workspace.Assignment // nil: none in the latest view
 	container  *runtime.Container    // nil: none here
 	cluster    string                // whose view it is
+	boot       string                // of this host
+	guarded    bool                  // there is a guard
 	blind      bool                  // the runtime can't say what is there now: container is as last seen
 	busy       bool                  // the image, or volume and network, are being prepared beside the loop
 	probing    bool                  // the container is asked beside the loop whether it is ready
@@ -21,7 +24,7 @@ type input struct {
 }
 
 // progress is what this agent has done for a run so far. It starts empty in
-// each agent, but for end and termed. Times are on the boot clock; 0 is "not
+// each agent, but for end, termed and life. Times are on the boot clock; 0 is "not
 // yet".
 type progress struct {
 	phase      workspace.Phase // last reported
@@ -34,7 +37,15 @@ type progress struct {
 	mounted    string          // volume that may be mounted for the run
 	asked      time.Duration   // when the latest answered question was sent
 	answer     *workspace.GoAheadAnswer
-	started    time.Time            // of the process, on the wall clock; of an adopted one: when its container was made
+	life       life                 // of the process
+	exited     int64                // when it ended, ms on the boot clock; 0: it hasn't, or nobody knows
+	consulted  bool                 // the guard was asked, since the process ended or this agent began
+	entry      *guard.Entry         // what it said; nil: it has nothing of the run
+	unguarded  bool                 // it doesn't hold the end that it should
+	spoiled    bool                 // it has ended the container before that was started
+	guardTries int                  // failed ones, in a row
+	guardAt    time.Duration        // it isn't asked before
+	noticed    string               // what the container can read
 	watched    bool                 // somebody waits for the process's end
 	termed     time.Duration        // when the grace began: the first try to send TERM
 	termSent   bool                 // by this agent
@@ -64,8 +75,13 @@ const (
 	doPrepare    verb = "prepare"
 	doAsk        verb = "ask"
 	doCreate     verb = "create"
+	doAwaitLease verb = "await-lease"
+	doGuard      verb = "guard"
 	doStart      verb = "start"
 	doAdopt      verb = "adopt"
+	doConsult    verb = "consult"
+	doNotice     verb = "notice"
+	doExpire     verb = "expire"
 	doProbe      verb = "probe"
 	doTerm       verb = "term"
 	doKill       verb = "kill"
@@ -92,8 +108,8 @@ type action struct {
 func step(in input) action {
 	p := &in.progress
 	switch {
-	case in.now < p.retryAt:
-		return action{do: doNothing, until: p.retryAt}
+	case in.now < p.retryAt && !in.isOverdue():
+		return action{do: doNothing, until: sooner(p.retryAt, in.nextEnd())}
 	case in.endOverdue():
 		return action{do: doEnd, end: endWithRemains(p)}
 	case in.busy: // its result is the next thing to look at, also when it was called off
@@ -123,6 +139,8 @@ func stepLaunch(in input) action {
 		return action{do: doClaim}
 	case p.prepared == nil:
 		return action{do: doPrepare}
+	case in.awaitsLease():
+		return stepWaiting(in)
 	case !in.mayStart():
 		return action{do: doAsk}
 	}
@@ -133,24 +151,75 @@ func stepLaunch(in input) action {
 func stepWanted(in input) action {
 	switch in.container.State {
 	case runtime.StateRunning:
-		if !in.progress.watched && !in.blind {
-			return action{do: doAdopt}
-		}
-		if in.toProbe() && !in.probing {
-			return action{do: doProbe}
-		}
-		return action{do: doNothing}
+		return stepRunning(in)
 	case runtime.StateCreated:
 		switch {
-		case in.container.Pid == 0: // a crash left it without a task: it can't be started
+		case in.container.Pid == 0, in.progress.spoiled: // a crash left it without a task: it can't be started
 			return action{do: doDelete, end: endOf(in)}
+		case in.awaitsLease():
+			return stepWaiting(in)
 		case !in.mayStart():
 			return action{do: doAsk}
+		case in.toGuard():
+			return action{do: doGuard}
 		}
 		return action{do: doStart}
 	}
-	return action{do: doDelete, end: endOf(in)}
+	return stepEnded(in)
 }
+
+// stepRunning: wanted, and its process lives.
+func stepRunning(in input) action {
+	p := &in.progress
+	look := in.toConsult() || in.toGuard()
+	switch {
+	case !p.watched && !in.blind:
+		return action{do: doAdopt}
+	case in.isDue():
+		return action{do: doExpire}
+	case in.toConsult() && in.now >= p.guardAt:
+		return action{do: doConsult}
+	case in.toGuard() && in.now >= p.guardAt:
+		return action{do: doGuard}
+	case p.noticed != noticeOf(in.assignment):
+		return action{do: doNotice}
+	case in.toProbe() && !in.probing:
+		return action{do: doProbe}
+	case look:
+		return action{do: doNothing, until: sooner(p.guardAt, in.nextEnd())}
+	}
+	return action{do: doNothing, until: in.nextEnd()}
+}
+
+// stepWaiting: all is ready but the lease.
+func stepWaiting(in input) action {
+	if in.progress.reason != reasonNoLease {
+		return action{do: doAwaitLease}
+	}
+	return action{do: doNothing}
+}
+
+// stepEnded: its process has ended, and the guard may know more of that.
+func stepEnded(in input) action {
+	switch {
+	case !in.toConsult():
+		return action{do: doDelete, end: endOf(in)}
+	case in.now < in.progress.guardAt:
+		return action{do: doNothing, until: in.progress.guardAt}
+	}
+	return action{do: doConsult}
+}
+
+// sooner is the earlier of two moments; 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// asksFirst are the decided ends that a run has its grace for.
+var asksFirst = map[string]bool{reasonNotReady: true, reasonLeaseExpired: true, reasonMaxDuration: true}
 
 // stepEnding: there is a container and it must go. TERM and grace are for runs
 // that the cluster still has; what it has ended, and what has failed otherwise
@@ -158,9 +227,12 @@ func stepWanted(in input) action {
 // KILL waits for a runtime that doesn't answer.
 func stepEnding(in input) action {
 	p := &in.progress
-	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() && (p.end == nil || p.end.Reason == reasonNotReady)
-	graceEnd := p.termed + graceOf(in.assignment)
+	gentle := in.assignment != nil && !in.assignment.Phase.Terminal() &&
+		(p.end == nil || asksFirst[p.end.Reason]) && p.killed == 0 && !in.isOverdue()
+	graceEnd := in.killAt()
 	switch {
+	case in.container.State == runtime.StateExited && in.assignment != nil:
+		return stepEnded(in)
 	case in.container.State != runtime.StateRunning:
 		return action{do: doDelete, end: endOf(in)}
 	case p.killed != 0 && !p.stuck && in.now >= p.killed+killPatience:
@@ -181,6 +253,11 @@ func stepEnding(in input) action {
 func stepGone(in input) action {
 	p, a := &in.progress, in.assignment
 	switch {
+	case !a.Phase.Terminal() && !p.endSent && in.toConsult():
+		if in.now < p.guardAt {
+			return action{do: doNothing, until: p.guardAt}
+		}
+		return action{do: doConsult}
 	case !a.Phase.Terminal() && !p.endSent:
 		return action{do: doEnd, end: endOf(in)}
 	case p.attached:
@@ -247,7 +324,7 @@ func (in *input) unwanted() bool {
 // and has no container ended unseen: a run is executed once.
 func (in *input) over() bool {
 	phase := in.phase()
-	return in.unwanted() || phase == workspace.PhaseRunning || phase == workspace.PhaseStopping || !in.progress.started.IsZero()
+	return in.unwanted() || phase == workspace.PhaseRunning || phase == workspace.PhaseStopping || in.progress.life.Started != 0
 }
 
 // toProbe: the run is starting until its container says that it is ready.

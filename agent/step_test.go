@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"berth/agent/guard"
 	"berth/gpu"
 	"berth/runtime"
 	"berth/workspace"
@@ -86,6 +87,60 @@ func answered(incarnation, index uint64, known, ended bool) *workspace.GoAheadAn
 	}
 }
 
+const hourMS = int64(tableNow / time.Millisecond)
+
+// in is so many seconds from now, in this boot.
+func in(seconds int64) *workspace.Stamp {
+	return &workspace.Stamp{BootID: "boot-1", BoottimeMS: hourMS + seconds*1000}
+}
+
+// limited is an assignment with a lease of a minute that ends then; nil: it isn't
+// granted.
+func limited(end *workspace.Stamp) *workspace.Assignment {
+	a := wanted(workspace.PhaseRunning)
+	a.Lease = &workspace.Lease{GrantedMS: 60_000, Hard: true}
+	if end != nil {
+		a.Lease.End = *end
+	}
+	return a
+}
+
+func stoppedToo(a *workspace.Assignment) *workspace.Assignment {
+	a.Desired, a.StopReason = workspace.RunStopping, "user_stop"
+	return a
+}
+
+// early is an assignment whose container wasn't started.
+func early(a *workspace.Assignment) *workspace.Assignment {
+	a.Phase = workspace.PhasePulling
+	return a
+}
+
+// longest is an assignment with a max_duration.
+func longest(seconds int64) *workspace.Assignment {
+	a := wanted(workspace.PhaseRunning)
+	a.Spec.MaxDuration = seconds
+	return a
+}
+
+// ending gives a run that started a lease as the guard holds it, in seconds from
+// now.
+func ending(term, kill int64) func(*progress) {
+	return func(p *progress) {
+		p.life = life{BootID: "boot-1", Started: 1, Lease: bound{hourMS + term*1000, hourMS + kill*1000}}
+	}
+}
+
+func with(p progress, change func(*progress)) progress {
+	change(&p)
+	return p
+}
+
+// live is the progress of a run whose process was seen.
+func live(change func(*progress)) progress {
+	return with(progress{watched: true, consulted: true}, change)
+}
+
 func TestStep(t *testing.T) {
 	yes := &workspace.GoAheadAnswer{Start: true}
 	no := &workspace.GoAheadAnswer{Known: true}
@@ -96,6 +151,7 @@ func TestStep(t *testing.T) {
 		return p
 	}
 	end := &workspace.RunReport{Run: "run-1", Phase: workspace.PhaseFailed, Reason: reasonImageMissing}
+	expired := &workspace.RunReport{Run: "run-1", Phase: workspace.PhaseStopped, Reason: reasonLeaseExpired}
 	ended := func(phase, reason string) string { return "delete " + phase + " " + reason }
 
 	for _, test := range []struct {
@@ -126,6 +182,69 @@ func TestStep(t *testing.T) {
 		{"running, and ready before", probed(workspace.PhaseRunning), there(runtime.StateRunning), progress{watched: true}, "nothing"},
 		{"decided to fail", wanted(workspace.PhasePulling), nil, progress{end: end}, "end failed image_missing"},
 
+		// With an end.
+		{"lease not granted", early(limited(nil)), nil, ready, "await-lease"},
+		{"lease not granted, and told so", early(limited(nil)), nil, with(ready, func(p *progress) { p.reason = reasonNoLease }), "nothing"},
+		{"lease of another boot", early(limited(&workspace.Stamp{BootID: "boot-0", BoottimeMS: hourMS + 60_000})), nil, ready, "await-lease"},
+		{"lease nearly over", early(limited(in(30))), nil, ready, "await-lease"},
+		{"lease granted", early(limited(in(31))), nil, ready, "ask"},
+		{"lease granted, made, allowed", limited(in(60)), there(runtime.StateCreated), granted(0), "guard"},
+		{"lease granted, made, not granted any more", limited(in(29)), there(runtime.StateCreated), granted(0), "await-lease"},
+		{"end stored", limited(in(60)), there(runtime.StateCreated), with(granted(0), ending(30, 60)), "start"},
+		{"end stored, of another container", limited(in(60)), there(runtime.StateCreated),
+			with(granted(0), func(p *progress) { ending(30, 60)(p); p.unguarded = true }), "guard"},
+		{"ended by the guard before it was started", early(limited(in(60))), there(runtime.StateCreated),
+			with(granted(0), func(p *progress) { p.spoiled = true }), "delete"},
+		{"max duration, made, allowed", longest(60), there(runtime.StateCreated), granted(0), "guard"},
+		{"lease renewed", limited(in(90)), there(runtime.StateRunning), live(ending(30, 60)), "guard"},
+		{"lease renewed, guard away", limited(in(90)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(30, 60)(p); p.guardAt = tableNow + 5*time.Second }), "nothing until 5s"},
+		{"lease as it was", limited(in(60)), there(runtime.StateRunning), live(ending(30, 60)), "nothing until 30s"},
+		{"lease earlier than it was", limited(in(50)), there(runtime.StateRunning), live(ending(30, 60)), "nothing until 30s"},
+		{"lease taken away", wanted(workspace.PhaseRunning), there(runtime.StateRunning), live(ending(30, 60)), "guard"},
+		{"lease over", limited(in(30)), there(runtime.StateRunning), live(ending(0, 30)), "expire"},
+		{"lease over while something else waits", limited(in(30)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(0, 30)(p); p.retryAt = tableNow + time.Second }), "expire"},
+		{"waits for something else, not longer than the lease", limited(in(30)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(1, 30)(p); p.retryAt = tableNow + 5*time.Second }), "nothing until 1s"},
+		{"asked by the guard", limited(in(60)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(30, 60)(p); p.entry = &guard.Entry{Termed: hourMS - 5} }), "expire"},
+		{"decided to end", limited(in(30)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(0, 30)(p); p.end = expired }), "term"},
+		{"asked, in what is left", limited(in(20)), there(runtime.StateRunning),
+			live(func(p *progress) {
+				ending(-10, 20)(p)
+				p.end, p.termed, p.termSent = expired, ago(10*time.Second), true
+			}), "nothing until 20s"},
+		{"asked, and over", limited(in(0)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(-30, 0)(p); p.end, p.termed, p.termSent = expired, ago(20*time.Second), true }), "kill"},
+		{"not asked, and over", limited(in(0)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(-30, 0)(p); p.end = expired }), "kill"},
+		{"stop, lease over before its grace", stoppedToo(limited(in(0))), there(runtime.StateRunning),
+			live(func(p *progress) { ending(-30, 0)(p); p.termed, p.termSent = ago(5*time.Second), true }), "kill"},
+		{"max duration over", longest(60), there(runtime.StateRunning),
+			live(func(p *progress) {
+				p.life = life{BootID: "boot-1", Started: hourMS - 30_000, Max: bound{hourMS, hourMS + 30_000}}
+			}), "expire"},
+		{"adopted, guard not asked yet", limited(in(60)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(30, 60)(p); p.consulted = false }), "consult"},
+		{"adopted, guard doesn't answer", limited(in(60)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(30, 60)(p); p.consulted, p.guardAt = false, tableNow+time.Second }), "nothing until 1s"},
+		{"guard has lost its end", limited(in(60)), there(runtime.StateRunning),
+			live(func(p *progress) { ending(30, 60)(p); p.unguarded = true }), "guard"},
+		{"ended, guard not asked yet", limited(in(60)), exited(runtime.Exit{Known: true, Code: 137}), with(ready, ending(30, 60)), "consult"},
+		{"ended, guard doesn't answer", limited(in(60)), exited(runtime.Exit{Known: true, Code: 137}),
+			with(ready, func(p *progress) { ending(30, 60)(p); p.guardAt = tableNow + time.Second }), "nothing until 1s"},
+		{"ended by the guard", limited(in(0)), exited(runtime.Exit{Known: true, Code: 137}),
+			live(func(p *progress) { ending(-30, 0)(p); p.entry = &guard.Entry{Killed: hourMS} }), ended("stopped", reasonLeaseExpired)},
+		{"ended by itself before that", limited(in(0)), exited(runtime.Exit{Known: true, Code: 3}),
+			live(func(p *progress) { ending(-30, 0)(p); p.entry, p.exited = &guard.Entry{Killed: hourMS}, hourMS-40_000 }), ended("failed", reasonExited)},
+		{"ended by the guard, and gone", limited(in(0)), nil,
+			live(func(p *progress) { ending(-30, 0)(p); p.entry = &guard.Entry{Killed: hourMS} }), "end stopped lease_expired"},
+		{"gone, guard not asked yet", limited(in(0)), nil, live(func(p *progress) { ending(-30, 0)(p); p.consulted = false }), "consult"},
+		{"something new to read", wanted(workspace.PhaseRunning), there(runtime.StateRunning),
+			progress{watched: true, noticed: "old"}, "notice"},
+
 		// Found by a new agent.
 		{"found running", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{}, "adopt"},
 		{"found running, report lost", wanted(workspace.PhaseAssigned), there(runtime.StateRunning), progress{}, "adopt"},
@@ -143,7 +262,7 @@ func TestStep(t *testing.T) {
 		{"exit 3", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true, Code: 3}), progress{}, ended("failed", reasonExited)},
 		{"out of memory", wanted(workspace.PhaseRunning), exited(runtime.Exit{Known: true, Code: 137, OOM: true}), progress{}, ended("failed", reasonOOM)},
 		{"nobody saw how", wanted(workspace.PhaseRunning), exited(runtime.Exit{}), progress{}, ended("failed", reasonUnknown)},
-		{"gone before it was ready", probed(workspace.PhaseStarting), nil, progress{started: time.Unix(1000, 0)}, "end failed exit_unknown"},
+		{"gone before it was ready", probed(workspace.PhaseStarting), nil, progress{life: life{Started: 1}}, "end failed exit_unknown"},
 		{"ended, network left", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true, attached: true, mounted: "v"}, "detach"},
 		{"ended, volume left", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true, mounted: "v"}, "unmount"},
 		{"deleted, not reported", wanted(workspace.PhaseRunning), nil, progress{end: end, endSent: true}, "release"},
@@ -208,7 +327,7 @@ func TestStep(t *testing.T) {
 		{"reassigned", wanted(workspace.PhaseRunning), there(runtime.StateRunning), progress{quarantine: "unknown_run"}, "adopt"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", progress: test.progress, now: tableNow}
+			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", boot: "boot-1", guarded: true, progress: told(test.assignment, test.progress), now: tableNow}
 			if got := describe(step(in)); got != test.want {
 				t.Errorf("step: %s, want %s", got, test.want)
 			}
@@ -225,7 +344,8 @@ func TestStepWaitsForWhatIsUnderWay(t *testing.T) {
 			t.Errorf("%+v: %s", a, got)
 		}
 	}
-	probing := input{assignment: probed(workspace.PhaseStarting), container: there(runtime.StateRunning), probing: true, progress: progress{watched: true}}
+	probing := input{assignment: probed(workspace.PhaseStarting), container: there(runtime.StateRunning), probing: true}
+	probing.progress = told(probing.assignment, progress{watched: true})
 	if got := describe(step(probing)); got != "nothing" {
 		t.Errorf("while it is probed: %s", got)
 	}
@@ -255,12 +375,20 @@ func TestStepBlindly(t *testing.T) {
 		{"orphan", nil, there(runtime.StateRunning), orphan, "kill"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", blind: true, progress: test.progress, now: tableNow}
+			in := input{assignment: test.assignment, container: test.container, cluster: "cluster-1", boot: "boot-1", guarded: true, blind: true, progress: told(test.assignment, test.progress), now: tableNow}
 			if got := describe(step(in)); got != test.want {
 				t.Errorf("step: %s, want %s", got, test.want)
 			}
 		})
 	}
+}
+
+// told gives a container the notice of its assignment, unless it has another.
+func told(a *workspace.Assignment, p progress) progress {
+	if a != nil && p.noticed == "" {
+		p.noticed = noticeOf(a)
+	}
+	return p
 }
 
 func describe(a action) string {
@@ -297,7 +425,8 @@ func TestEndsSayWhatHappened(t *testing.T) {
 			Message: "used more than its memory limit of 512 MiB after 1.5 s; give it more memory", ExitCode: code(137), OOM: true, LivedMS: 1500}},
 	} {
 		test.want.Run, test.want.Epoch = "run-1", epochAt(20)
-		got := step(input{assignment: wanted(workspace.PhaseRunning), container: exited(test.exit), now: tableNow}).end
+		got := step(input{assignment: wanted(workspace.PhaseRunning), container: exited(test.exit), now: tableNow,
+			progress: progress{life: life{Started: 1000}, exited: 2500}}).end
 		if diff := cmp.Diff(&test.want, got); diff != "" {
 			t.Errorf("exit %d: %s", test.exit.Code, diff)
 		}

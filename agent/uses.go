@@ -9,8 +9,9 @@ import (
 
 // The agent itself, where it takes something like a run does.
 const (
-	usedBySweep = "the removal of leftovers"
-	usedByPurge = "the deletion of a volume"
+	usedBySweep   = "the removal of leftovers"
+	usedByPurge   = "the deletion of a volume"
+	usedByResults = "the deletion of old results"
 )
 
 // uses says who has what only one may have at a time: a volume, the ports of an
@@ -93,12 +94,12 @@ func (u *uses) drop(who string) {
 }
 
 // letGo drops what who has, and has runs try again that wait for something. A
-// volume that is to be deleted may have waited for a run too.
+// volume, or results, that are to be deleted may have waited for a run too.
 func (a *Agent) letGo(who string) {
 	a.uses.drop(who)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.purges) > 0 && who != usedBySweep && who != usedByPurge { // those two are of the round that would be woken
+	if len(a.purges)+len(a.expiries) > 0 && who != usedBySweep && who != usedByPurge && who != usedByResults { // those are of the round that would be woken
 		nudge(a.houseNow)
 	}
 	for _, w := range a.workers {

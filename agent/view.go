@@ -62,6 +62,13 @@ func (a *Agent) accept(view workspace.AssignmentView) bool {
 		a.purges = view.Purge
 		nudge(a.houseNow)
 	}
+	if !slices.Equal(a.expiries, view.Expire) {
+		a.expiries = view.Expire
+		nudge(a.houseNow)
+	}
+	if slices.ContainsFunc(view.Upsert, func(as workspace.Assignment) bool { return as.Lease != nil && as.Lease.End.BootID != a.cfg.BootID }) {
+		nudge(a.beatNow) // the grant answers a stamp
+	}
 	a.ledger.forget(func(run string) bool { return next[run] != nil })
 	return true
 }
@@ -71,13 +78,18 @@ func (a *Agent) accept(view workspace.AssignmentView) bool {
 type orders struct {
 	assigned, ended, unreleased bool
 	desired                     workspace.RunDesired
+	leased                      string // boot of its lease's end
 }
 
 func ordersOf(a *workspace.Assignment) orders {
 	if a == nil {
 		return orders{}
 	}
-	return orders{assigned: true, ended: a.Phase.Terminal(), unreleased: a.Unreleased, desired: a.Desired}
+	o := orders{assigned: true, ended: a.Phase.Terminal(), unreleased: a.Unreleased, desired: a.Desired}
+	if a.Lease != nil {
+		o.leased = a.Lease.End.BootID
+	}
+	return o
 }
 
 // reconcile sees to it that each assignment and each container has a worker.
@@ -103,6 +115,9 @@ func (a *Agent) reconcile(ctx context.Context) {
 		// What an earlier agent left of it is taken away with it.
 		w.progress.attached, w.progress.mounted = true, volumeOf(a.assignments[run])
 		w.progress.end, w.progress.termed = a.ledger.end(run), a.ledger.stop(run, a.cfg.BootID)
+		w.progress.life = a.ledger.life(run, a.cfg.BootID)
+		w.shown.lived = w.progress.life.Lived
+		w.progress.unguarded = true // until the guard says so
 		a.workers[run] = w
 		a.group.Go(func() error { return w.loop(ctx) })
 	}

@@ -27,6 +27,7 @@ type worker struct {
 	ranOnce bool                        // its container ran, or has ended
 	waiting bool                        // for something that another run has
 	secrets map[string]workspace.Secret // of the run; its assignment has them only until it runs
+	shown   shown
 
 	// These are the loop's own.
 	container *runtime.Container
@@ -35,6 +36,7 @@ type worker struct {
 	failures  int           // in a row
 	creations int           // failed ones
 	misses    int           // failed looks at the container, in a row
+	adopted   bool          // its container was there when this agent came, or was started by it
 	lookAt    time.Duration // it isn't looked at before
 	trying    time.Duration // when what must work before a start failed first, in a row; 0: it doesn't fail
 	preparing *job          // fetches the image, or prepares volume and network
@@ -91,6 +93,7 @@ func (w *worker) observe(ctx context.Context) input {
 		w.progress.quarantine = ""
 		a.setOrphan(w.run, nil)
 	}
+	w.show()
 	in := w.input()
 	w.callOffJobs(&in)
 	return in
@@ -106,6 +109,8 @@ func (w *worker) input() input {
 		assignment: assignment,
 		container:  w.container,
 		cluster:    cluster,
+		boot:       a.cfg.BootID,
+		guarded:    a.cfg.Guard != nil,
 		blind:      w.stale,
 		busy:       w.preparing != nil,
 		probing:    w.probing != nil,
@@ -152,14 +157,20 @@ func (w *worker) inspect(ctx context.Context) {
 // setContainer notes what is there now. When it is nothing, what was done to
 // the container that was there counts no more.
 func (w *worker) setContainer(c *runtime.Container) {
+	p := &w.progress
+	if c == nil || c.State == runtime.StateExited && (w.container == nil || w.container.State != c.State) {
+		p.consulted = false // it may have ended it
+	}
 	w.container = c
 	state := runtime.State("")
 	if c == nil {
-		p := &w.progress
 		p.claimed, p.watched, p.termed, p.termSent, p.killed, p.killNext = false, false, 0, false, 0, 0
-		p.undeleted, p.obstacle = 0, ""
+		p.undeleted, p.obstacle, p.spoiled = 0, "", false
 	} else {
 		state = c.State
+		if state == runtime.StateExited && c.Exit.Known {
+			p.exited = w.onBootClock(c.Exit.At).Milliseconds()
+		}
 		from, _ := originOf(c)
 		w.agent.ledger.adopt(w.run, from.devices)
 		w.agent.uses.adopt(w.run, usesOfContainer(c)...)
@@ -273,10 +284,8 @@ func (w *worker) tell(in input, phase workspace.Phase, reason, message string) {
 
 func (w *worker) send(a *workspace.Assignment, phase workspace.Phase, reason, message string) {
 	w.progress.phase, w.progress.reason = phase, reason
-	run := workspace.RunReport{Run: a.Run, Epoch: a.Epoch, Phase: phase, Reason: reason, Message: message}
-	if started := w.progress.started; !started.IsZero() {
-		run.LivedMS = lived(started, time.Now())
-	}
+	in := w.input()
+	run := workspace.RunReport{Run: a.Run, Epoch: a.Epoch, Phase: phase, Reason: reason, Message: message, LivedMS: in.livedMS()}
 	if phase == workspace.PhaseRunning {
 		run.Access = w.agent.ledger.access(a, w.agent.cfg.Publish.Address)
 	}

@@ -110,7 +110,7 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 	}
 	p.agent, err = agent.New(agent.Config{
 		Node: p.node, BootID: facts.BootID, Dir: p.config.DataDir, Cluster: p.cluster.Local(p.node),
-		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network, // Guard: p.guard,
+		Runtime: p.runtime, Volumes: p.volumes, Networks: p.network, Guard: p.guard,
 		GPU: p.metrics.Tap(p.gpus), DeviceOf: p.device, Facts: facts, Boottime: boottime,
 		Publish:  agent.Publish{Address: c.Network.PublishAddress, First: ports[0], Last: ports[1]},
 		Images:   agent.ImageGC{High: int(c.Images.HighWaterPercent), Low: int(c.Images.LowWaterPercent), Keep: c.Images.Keep},
