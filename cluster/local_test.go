@@ -218,7 +218,7 @@ func TestUnreadableSecret(t *testing.T) {
 
 func TestGoAhead(t *testing.T) {
 	c := start(t, Config{Dir: t.TempDir()})
-	c.withNode(3)
+	c.withNode(4)
 	ask := func(node, run string) workspace.GoAheadAnswer {
 		t.Helper()
 		answer, err := c.Local(node).GoAhead(context.Background(), run, workspace.Stamp{BootID: "boot-1", BoottimeMS: 3})
@@ -261,8 +261,8 @@ func TestGoAhead(t *testing.T) {
 	if a := ask(testNode, "run-inst-2"); a.Start || !a.Known || !a.Ended {
 		t.Errorf("a run that has ended: %+v", a)
 	}
-	c.propose(createInstance("inst-0b2", nil), admin)
-	if a, err := c.Local(testNode).GoAhead(context.Background(), "run-inst-0b2", workspace.Stamp{BootID: "boot-2"}); err != nil || a.Start ||
+	c.propose(createInstance("inst-3", nil), admin)
+	if a, err := c.Local(testNode).GoAhead(context.Background(), "run-inst-3", workspace.Stamp{BootID: "boot-2"}); err != nil || a.Start ||
 		!strings.Contains(a.Reason, "boot") {
 		t.Errorf("in a boot that isn't recorded: %+v, %v", a, err)
 	}
@@ -322,23 +322,32 @@ func TestAssignmentsOfDeadlines(t *testing.T) {
 	if answer, err := l.GoAhead(context.Background(), a.Run, stamp); err != nil || answer.Start || !strings.Contains(answer.Reason, "granted") {
 		t.Errorf("a start before the time is granted: %+v, %v", answer, err)
 	}
-	renew := func(stamp workspace.Stamp, lived int64) workspace.Assignment {
-		c.propose(&state.RenewLeases{Node: testNode, Stamp: stamp, Runs: []workspace.Livedness{{Run: a.Run, LivedMS: lived}}}, system)
-		if view = assignments(t, l, view.At); len(view.Upsert) != 1 {
-			t.Fatalf("after a renewal: %+v", view)
-		}
-		return view.Upsert[0]
+	c.propose(&state.RenewLeases{Node: testNode, Stamp: stamp, Runs: []workspace.Livedness{{Run: a.Run}}}, system)
+	if view = assignments(t, l, view.At); len(view.Upsert) != 1 {
+		t.Fatalf("after a grant: %+v", view)
 	}
-	if a = renew(stamp, 0); a.Lease == nil || *a.Lease != *c.View().Metered(a.Run).Lease || a.Lease.End.BootID != "boot-1" {
-		t.Errorf("after the grant: %+v", a.Lease)
+	a = view.Upsert[0]
+	if a.Lease == nil || *a.Lease != *c.View().Metered(a.Run).Lease || a.Lease.End.BootID != "boot-1" {
+		t.Errorf("the lease after its grant: %+v", a.Lease)
+	}
+	if len(a.Warnings) != 1 || a.Warnings[0].Reason != string(workspace.CodeWorkspaceBudget) {
+		t.Errorf("its budget pays for no more than that: %+v", a.Warnings)
 	}
 	if answer, err := l.GoAhead(context.Background(), a.Run, stamp); err != nil || !answer.Start {
 		t.Errorf("a start with its time granted: %+v, %v", answer, err)
 	}
-	half := a.Lease.GrantedMS / 2
-	if a = renew(workspace.Stamp{BootID: "boot-1", BoottimeMS: 100_000 + half}, half); len(a.Warnings) != 1 ||
-		a.Warnings[0].Reason != string(workspace.CodeWorkspaceBudget) {
-		t.Errorf("when its budget doesn't pay for more: %+v", a.Warnings)
+	c.report(a.Run, workspace.PhaseRunning)
+	view = assignments(t, l, view.At)
+	budget *= 10
+	c.propose(&state.UpdateWorkspace{ID: "ws-default", DailyBudget: workspace.Optional[int64]{Set: true, Value: &budget}}, admin)
+	for _, lived := range []int64{a.Lease.GrantedMS / 4, a.Lease.GrantedMS} {
+		c.propose(&state.RenewLeases{Node: testNode, Stamp: workspace.Stamp{BootID: "boot-1", BoottimeMS: stamp.BoottimeMS + lived},
+			Runs: []workspace.Livedness{{Run: a.Run, LivedMS: lived}}}, system)
+		view = assignments(t, l, view.At)
+		if len(view.Upsert) != 1 || view.Upsert[0].Lease.End.BoottimeMS <= a.Lease.End.BoottimeMS || len(view.Upsert[0].Warnings) != 0 {
+			t.Errorf("after a renewal: %+v", view)
+		}
+		a.Lease = view.Upsert[0].Lease
 	}
 }
 
