@@ -19,6 +19,7 @@ func (a *API) registerActions(h huma.API) {
 	route(h, http.MethodPost, "/instances/{id}/start", "start-instance", "Start a stopped or failed instance", a.startInstance)
 	route(h, http.MethodPost, "/instances/{id}/stop", "stop-instance", "Stop an instance", a.stopInstance)
 	route(h, http.MethodPost, "/instances/{id}/restart", "restart-instance", "Stop an instance and start it again", a.restartInstance)
+	route(h, http.MethodPost, "/instances/{id}/extend", "extend-instance", "Move the time at which an instance is deleted", a.extendInstance)
 	route(h, http.MethodDelete, "/instances/{id}", "delete-instance", "Remove an instance; its id stays known until its container is gone", a.deleteInstance)
 	route(h, http.MethodGet, "/instances/{id}/wait", "wait-for-instance", "Wait until an instance is running, stopped or deleted", a.wait)
 	route(h, http.MethodGet, "/instances/{id}/explain", "explain-instance", "Why an instance is as it is", a.explainInstance)

@@ -141,6 +141,7 @@ func nativeConfig(version string) huma.Config {
 	alias(reflect.TypeFor[workspace.Optional[int]](), reflect.TypeFor[*int]())
 	alias(reflect.TypeFor[workspace.Optional[int64]](), reflect.TypeFor[*int64]())
 	alias(reflect.TypeFor[workspace.Optional[workspace.Ceilings]](), reflect.TypeFor[ceilingsOrNull]())
+	alias(reflect.TypeFor[workspace.Optional[time.Time]](), reflect.TypeFor[*time.Time]())
 	alias(reflect.TypeFor[templateBody](), reflect.TypeFor[workspace.Template]())
 	return c
 }
@@ -155,6 +156,7 @@ func (a *API) register(h huma.API) {
 	a.registerInstances(h)
 	a.registerActions(h)
 	a.registerRuns(h)
+	a.registerExternal(h)
 	a.registerNodes(h)
 	a.registerImages(h)
 	a.registerStreams(h)

@@ -65,6 +65,8 @@ func (c *testCluster) Propose(_ context.Context, cmd state.Command, by state.Cal
 		cmd.ID, cmd.Run = c.id("c"), c.id("d")
 	case *state.StartInstance:
 		cmd.Run = c.id("d")
+	case *state.StartExternal:
+		cmd.Run = c.id("d")
 	case *state.RestartInstance:
 		cmd.Run = c.id("d")
 	}

@@ -86,7 +86,7 @@ func (a *API) loggedRun(ctx context.Context, in *logsInput) (*workspace.Run, err
 	case run.Node == "":
 		return nil, workspace.Errorf(workspace.CodeConflict, "run %s of instance %s has no container, it is %s (%s: %s)", run.ID, inst.Name, run.Phase, run.Reason, run.Message)
 	}
-	return run, nil
+	return run, keptOutput(run)
 }
 
 func (a *API) copyFrom(ctx context.Context, in *filesInput) (*huma.StreamResponse, error) {

@@ -45,9 +45,9 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	want := []string{
-		"POST /workspaces", "GET /workspaces", "GET /workspaces/{id}", "PATCH /workspaces/{id}", "POST /workspaces/{id}/archive",
+		"POST /workspaces", "GET /workspaces", "GET /workspaces/{id}", "PATCH /workspaces/{id}", "POST /workspaces/{id}/archive", "DELETE /workspaces/{id}",
 		"POST /templates", "GET /templates", "PUT /templates/{name}", "GET /templates/{name}", "DELETE /templates/{name}",
-		"POST /instances", "GET /instances", "GET /instances/{id}", "DELETE /instances/{id}", "POST /instances/{id}/start",
+		"POST /instances", "GET /instances", "GET /instances/{id}", "DELETE /instances/{id}", "POST /instances/{id}/start", "POST /instances/{id}/extend", "POST /external-runs", "POST /external-runs/{id}/renew", "POST /external-runs/{id}/end",
 		"POST /instances/{id}/stop", "POST /instances/{id}/restart", "GET /instances/{id}/wait", "GET /instances/{id}/explain",
 		"GET /instances/{id}/runs", "GET /runs", "GET /runs/{id}", "GET /nodes", "GET /nodes/{id}", "GET /devices", "GET /devices/{uuid}",
 		"GET /instances/{id}/exec", "GET /instances/{id}/forward", "GET /instances/{id}/logs", "GET /instances/{id}/files",

@@ -21,6 +21,7 @@ type listInstancesInput struct {
 	Paging
 	Status string `query:"status" enum:"PENDING,RUNNING,STOPPED,FAILED,DELETED"`
 	Name   string `query:"name"`
+	Kind   string `query:"kind" enum:"interactive,job"`
 }
 
 type instanceInput struct {
@@ -74,6 +75,13 @@ func (a *API) creation(ctx context.Context, r *reader, w *workspace.Workspace, b
 	if err != nil {
 		return nil, err
 	}
+	if b.MaxDuration != nil {
+		spec.MaxDuration = *b.MaxDuration
+	}
+	end, err := utc("to_be_deleted_at", b.ToBeDeletedAt)
+	if err != nil {
+		return nil, err
+	}
 	if spec.ImageDigest, err = a.pin(ctx, r, spec.Image); err != nil {
 		return nil, err
 	}
@@ -91,7 +99,8 @@ func (a *API) creation(ctx context.Context, r *reader, w *workspace.Workspace, b
 		Workspace: w.ID, Project: b.Project, Name: b.Name, Description: b.Description,
 		Template: workspace.TemplateRef{Name: t.Name, Variables: public, Description: t.Description},
 		Secrets:  sealed, Resources: b.Resources.Over(t.Resources), Kind: t.Kind, Spec: spec,
-		StoragePolicy: policy, RestartPolicy: b.RestartPolicy, Volume: b.Volume, ToBeDeletedAt: b.ToBeDeletedAt, FailoverAfter: b.FailoverAfter, Start: b.Start == nil || *b.Start,
+		StoragePolicy: policy, RestartPolicy: b.RestartPolicy, Volume: b.Volume, ToBeDeletedAt: end, FailoverAfter: b.FailoverAfter,
+		Start: b.Start == nil || *b.Start,
 	}, nil
 }
 
@@ -106,7 +115,7 @@ func (a *API) instanceAnswer(ctx context.Context, id string, gone *workspace.Ins
 	if inst == nil {
 		inst = deleted(gone)
 	}
-	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.withProgress(r, inst)}, nil
+	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.shown(r, inst)}, nil
 }
 
 // instanceReplay answers a retry with the instance as it is now, or, when it is
@@ -146,14 +155,15 @@ func (a *API) listInstances(ctx context.Context, in *listInstancesInput) (*pageA
 		return nil, err
 	}
 	rows = where(rows, func(i *workspace.Instance) bool {
-		return (in.Status == "" || string(i.Status) == in.Status) && (in.Name == "" || i.Name == in.Name)
+		return (in.Status == "" || string(i.Status) == in.Status) && (in.Name == "" || i.Name == in.Name) &&
+			(in.Kind == "" || string(i.Kind) == in.Kind)
 	})
 	answer, err := paged(a, r, "instances", &in.Paging, rows, func(i *workspace.Instance) string { return i.Workspace + i.ID })
 	if err != nil {
 		return nil, err
 	}
 	for i, inst := range answer.Body.Items {
-		answer.Body.Items[i] = a.withProgress(r, inst)
+		answer.Body.Items[i] = a.shown(r, inst)
 	}
 	return answer, nil
 }
@@ -167,5 +177,5 @@ func (a *API) getInstance(ctx context.Context, in *instanceInput) (*object[works
 	if err != nil {
 		return nil, err
 	}
-	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.withProgress(r, inst)}, nil
+	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.shown(r, inst)}, nil
 }

@@ -24,6 +24,7 @@ type Problem struct {
 	Detail    string            `json:"detail" doc:"what happened, where, and what to do"`
 	Code      workspace.Code    `json:"code"`
 	Fields    map[string]string `json:"fields,omitempty" doc:"path of a field → the rule it breaks"`
+	Run       string            `json:"run,omitempty" doc:"of a denied external run: its id, kept as failed for a day"`
 	RequestID string            `json:"request_id"`
 }
 

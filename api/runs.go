@@ -16,6 +16,8 @@ type listRunsInput struct {
 	Instance string `query:"instance" doc:"id"`
 	Phase    string `query:"phase" enum:"pending,assigned,pulling,starting,running,stopping,succeeded,failed,stopped,lost"`
 	Node     string `query:"node" doc:"id or host name"`
+	Kind     string `query:"kind" enum:"interactive,job,external"`
+	Latest   bool   `query:"latest" doc:"only the latest run of each instance there is, and external ones"`
 }
 
 type instanceRunsInput struct {
@@ -34,8 +36,6 @@ func (a *API) registerRuns(h huma.API) {
 	route(h, http.MethodGet, "/runs/{id}", "get-run", "One run", a.getRun)
 	route(h, http.MethodGet, "/instances/{id}/runs", "list-instance-runs", "Runs of one instance, oldest first", a.listInstanceRuns)
 }
-
-func runKey(r *workspace.Run) string { return r.Workspace + r.ID }
 
 func (a *API) listRuns(ctx context.Context, in *listRunsInput) (*pageAnswer[workspace.Run], error) {
 	r, err := a.reader(ctx, in.Reading)
@@ -56,21 +56,35 @@ func (a *API) listRuns(ctx context.Context, in *listRunsInput) (*pageAnswer[work
 	}
 	rows = where(rows, func(run *workspace.Run) bool {
 		return (in.Instance == "" || run.Instance == in.Instance) && (in.Phase == "" || string(run.Phase) == in.Phase) &&
-			(node == "" || run.Node == node)
+			(node == "" || run.Node == node) && (in.Kind == "" || string(run.Kind) == in.Kind) && (!in.Latest || r.isLatest(run))
 	})
-	return paged(a, r, "runs", &in.Paging, rows, runKey)
+	return presented(a, r, "runs", &in.Paging, rows)
+}
+
+// isLatest reports whether no later run of its instance is there. One of an
+// instance that is gone isn't.
+func (r *reader) isLatest(run *workspace.Run) bool {
+	if run.Instance == "" {
+		return true
+	}
+	inst := r.Instance(run.Instance)
+	return inst != nil && inst.Run == run.ID
+}
+
+// presented is a page of runs with their leases and what they have cost so far.
+func presented(a *API, r *reader, list string, in *Paging, rows iter.Seq[*workspace.Run]) (*pageAnswer[workspace.Run], error) {
+	answer, err := paged(a, r, list, in, rows, func(run *workspace.Run) string { return run.Workspace + run.ID })
+	if err != nil {
+		return nil, err
+	}
+	for i, run := range answer.Body.Items {
+		answer.Body.Items[i] = r.Present(run)
+	}
+	return answer, nil
 }
 
 func (a *API) getRun(ctx context.Context, in *runInput) (*object[workspace.Run], error) {
-	r, err := a.reader(ctx, in.Reading)
-	if err != nil {
-		return nil, err
-	}
-	run, err := r.run(in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &object[workspace.Run]{Meta: r.metaOf(run.ModifyIndex), Body: run}, nil
+	return a.runAnswer(ctx, in.ID, in.Reading)
 }
 
 func (a *API) listInstanceRuns(ctx context.Context, in *instanceRunsInput) (*pageAnswer[workspace.Run], error) {
@@ -82,7 +96,7 @@ func (a *API) listInstanceRuns(ctx context.Context, in *instanceRunsInput) (*pag
 	if err != nil {
 		return nil, err
 	}
-	return paged(a, r, "runs of "+inst.ID, &in.Paging, r.InstanceRuns(inst.ID), runKey)
+	return presented(a, r, "runs of "+inst.ID, &in.Paging, r.InstanceRuns(inst.ID))
 }
 
 // workspaces that the caller sees, in order of id.

@@ -43,6 +43,7 @@ func (a *API) getStatus(ctx context.Context, in *Reading) (*object[workspace.Ove
 			s.Runs[string(run.Phase)]++
 		}
 	}
+	s.Ending = r.ending(r.workspaces())
 	if prices := r.Prices(); len(prices) > 0 || r.limitsMoney() {
 		for _, name := range r.unpriced(prices) {
 			warn(s, "GPU type %s has no price: it can't be started where a budget or a spending limit applies: berth price set gpu %s AMOUNT", name, name)

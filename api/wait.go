@@ -60,7 +60,7 @@ func (a *API) wait(ctx context.Context, in *waitInput) (*object[workspace.Instan
 	if err != nil {
 		return nil, err
 	}
-	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.withProgress(r, inst)}, nil
+	return &object[workspace.Instance]{Meta: r.metaOf(inst.ModifyIndex), Body: a.shown(r, inst)}, nil
 }
 
 // settled reports whether an instance is as waited for, or why it won't be

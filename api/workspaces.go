@@ -29,6 +29,7 @@ func (a *API) registerWorkspaces(h huma.API) {
 	route(h, http.MethodGet, "/workspaces/{id}", "get-workspace", "One workspace", a.getWorkspace)
 	route(h, http.MethodPatch, "/workspaces/{id}", "update-workspace", "Change a workspace", a.updateWorkspace)
 	route(h, http.MethodPost, "/workspaces/{id}/archive", "archive-workspace", "End a workspace for good: what runs is stopped", a.archiveWorkspace)
+	route(h, http.MethodDelete, "/workspaces/{id}", "delete-workspace", "Archive a workspace and take it out of lists; its ledger and its slug stay", a.deleteWorkspace)
 }
 
 func (a *API) createWorkspace(ctx context.Context, in *createWorkspaceInput) (*object[workspace.Workspace], error) {
@@ -125,6 +126,23 @@ func (a *API) archiveWorkspace(ctx context.Context, in *Target) (*object[workspa
 		return nil, err
 	}
 	return a.workspaceAnswer(ctx, id, Reading{})
+}
+
+// deleteWorkspace answers a repeated request too, to which the workspace is gone.
+func (a *API) deleteWorkspace(ctx context.Context, in *Target) (*nothing, error) {
+	r, err := a.reader(ctx, Reading{})
+	if err != nil {
+		return nil, err
+	}
+	if old, err := r.replayed(ctx); old != nil || err != nil {
+		return nil, err
+	}
+	w, err := r.workspace(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.propose(ctx, &state.DeleteWorkspace{ID: w.ID})
+	return nil, err
 }
 
 // workspaceID is the id of what a request calls by id or slug.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -77,6 +78,7 @@ func TestRequests(t *testing.T) {
 			return err
 		}},
 		{`POST /berth/v1/workspaces/w/archive`, func(ctx context.Context, c *Client) error { _, err := c.ArchiveWorkspace(ctx, "w"); return err }},
+		{`DELETE /berth/v1/workspaces/w`, func(ctx context.Context, c *Client) error { return c.DeleteWorkspace(ctx, "w") }},
 		{`DELETE /berth/v1/templates/t`, func(ctx context.Context, c *Client) error { return c.DeleteTemplate(ctx, "t") }},
 		{`GET /berth/v1/templates/t`, func(ctx context.Context, c *Client) error { _, err := c.Template(ctx, "t"); return err }},
 		{`POST /berth/v1/instances {"name":"i","template":{"name":"t","variables":{"k":"v"}},"start":false}`, func(ctx context.Context, c *Client) error {
@@ -91,6 +93,31 @@ func TestRequests(t *testing.T) {
 		{`GET /berth/v1/instances/i/explain`, func(ctx context.Context, c *Client) error { _, err := c.Explain(ctx, "i"); return err }},
 		{`GET /berth/v1/instances?limit=5&status=RUNNING&workspace=%2A`, func(ctx context.Context, c *Client) error {
 			_, err := c.Instances(ctx, ListOptions{Limit: 5, Status: "RUNNING", Workspace: "*"})
+			return err
+		}},
+		{`GET /berth/v1/instances?kind=job`, func(ctx context.Context, c *Client) error {
+			_, err := c.Instances(ctx, ListOptions{Kind: "job"})
+			return err
+		}},
+		{`GET /berth/v1/runs?kind=external&latest=true`, func(ctx context.Context, c *Client) error {
+			_, err := c.Runs(ctx, ListOptions{Kind: "external", Latest: true})
+			return err
+		}},
+		{`POST /berth/v1/instances/i/extend {"to_be_deleted_at":"2026-01-02T02:04:05Z"}`, func(ctx context.Context, c *Client) error {
+			_, err := c.Extend(ctx, "i", time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("CET", 3600)))
+			return err
+		}},
+		{`POST /berth/v1/instances/i/extend {"to_be_deleted_at":null}`, func(ctx context.Context, c *Client) error {
+			_, err := c.Extend(ctx, "i", time.Time{})
+			return err
+		}},
+		{`POST /berth/v1/external-runs {"user":"eve","name":"eval","rate_micro_usd_per_hour":5,"lease_seconds":60}`, func(ctx context.Context, c *Client) error {
+			_, err := c.StartExternal(ctx, workspace.NewExternalRun{User: "eve", Name: "eval", Rate: 5, LeaseSeconds: 60})
+			return err
+		}},
+		{`POST /berth/v1/external-runs/r/renew`, func(ctx context.Context, c *Client) error { _, err := c.RenewExternal(ctx, "r"); return err }},
+		{`POST /berth/v1/external-runs/r/end {"phase":"failed","exit_code":4}`, func(ctx context.Context, c *Client) error {
+			_, err := c.EndExternal(ctx, "r", workspace.ExternalEnd{Phase: workspace.PhaseFailed, ExitCode: &four})
 			return err
 		}},
 		{`GET /berth/v1/runs/r`, func(ctx context.Context, c *Client) error { _, err := c.Run(ctx, "r"); return err }},

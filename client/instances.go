@@ -97,7 +97,8 @@ func pollTime(inst *workspace.Instance) time.Duration {
 }
 
 // Wait waits until an instance is "running", "stopped" or "deleted". progress,
-// which may be nil, is called with each state seen on the way. An instance that
+// which may be nil, is called with each state seen on the way, but not with the
+// one waited for. An instance that
 // failed, or can't get there, ends the wait with CodeConflict; a timeout with
 // CodeUnavailable and what it waits for; the end of ctx with ctx's error. For
 // "deleted", an instance that isn't there (any more) is success, with nil if it
@@ -118,13 +119,13 @@ func (c *Client) Wait(ctx context.Context, ref, phase string, timeout time.Durat
 		if err != nil {
 			return last, err
 		}
+		if reached(inst, phase) {
+			return inst, nil
+		}
 		if progress != nil && (last == nil || inst.ModifyIndex != last.ModifyIndex || inst.Message != last.Message) {
 			progress(inst)
 		}
 		last, ref = inst, inst.ID
-		if reached(inst, phase) {
-			return inst, nil
-		}
 		if time.Until(deadline) <= 0 {
 			return inst, workspace.Errorf(workspace.CodeUnavailable, "instance %s isn't %s after %s: it is %s (%s: %s)",
 				inst.Name, phase, timeout, inst.Status, inst.Reason, inst.Message)

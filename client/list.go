@@ -20,6 +20,8 @@ type ListOptions struct {
 	Name      string // instances
 	Instance  string // runs: id
 	Phase     string // runs
+	Kind      string // instances, runs: interactive, job or external
+	Latest    bool   // runs: only the latest of each instance there is
 	Node      string // runs, devices, images: id or name
 	State     string // devices
 	Object    string // events: id of anything they are about
@@ -32,12 +34,15 @@ func (o ListOptions) query() url.Values {
 	q := url.Values{}
 	for name, value := range map[string]string{
 		"cursor": o.Cursor, "workspace": o.Workspace, "status": o.Status, "name": o.Name, "instance": o.Instance,
-		"phase": o.Phase, "node": o.Node, "state": o.State, "object": o.Object, "after": o.After,
+		"phase": o.Phase, "kind": o.Kind, "node": o.Node, "state": o.State, "object": o.Object, "after": o.After,
 		"consistency": o.Consistency,
 	} {
 		if value != "" {
 			q.Set(name, value)
 		}
+	}
+	if o.Latest {
+		q.Set("latest", "true")
 	}
 	if o.Limit != 0 {
 		q.Set("limit", strconv.Itoa(o.Limit))

@@ -207,6 +207,7 @@ func problem(res *http.Response) error {
 		Code      workspace.Code    `json:"code"`
 		Detail    string            `json:"detail"`
 		Fields    map[string]string `json:"fields"`
+		Run       string            `json:"run"`
 		RequestID string            `json:"request_id"`
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
@@ -216,6 +217,9 @@ func problem(res *http.Response) error {
 	}
 	if p.Code == workspace.CodeInternal && p.RequestID != "" {
 		p.Detail += " (request " + p.RequestID + " in berthd's log)"
+	}
+	if p.Run != "" {
+		p.Detail += " (kept for a day as run " + p.Run + ")"
 	}
 	return &workspace.Error{Code: p.Code, Message: p.Detail, Fields: p.Fields}
 }

@@ -123,7 +123,7 @@ func TestWait(t *testing.T) {
 		if err != nil || inst.Status != workspace.StatusRunning {
 			t.Fatalf("%+v, %v", inst, err)
 		}
-		if diff := cmp.Diff([]string{"pulling_image", "starting", ""}, seen); diff != "" {
+		if diff := cmp.Diff([]string{"pulling_image", "starting"}, seen); diff != "" {
 			t.Error(diff)
 		}
 		want := []string{

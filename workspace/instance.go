@@ -101,7 +101,9 @@ type Instance struct {
 	Volume        string            `json:"volume,omitempty"`
 	ToBeDeletedAt time.Time         `json:"to_be_deleted_at,omitzero"`
 	// Warning says that it is deleted soon; what ends its run soon is the run's.
-	Warning     *Warning  `json:"warning,omitempty"`
+	Warning *Warning `json:"warning,omitempty"`
+	// Warnings are its own and its run's: filled in for display.
+	Warnings    []Warning `json:"warnings,omitempty" cbor:"-"`
 	NextRun     string    `json:"next_run,omitempty"` // id of the run to make once the present one has ended
 	CreatedAt   time.Time `json:"created_at"`
 	UpdatedAt   time.Time `json:"updated_at"`

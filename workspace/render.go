@@ -52,7 +52,7 @@ func (t *Template) Validate() error {
 	if t.VolumePath != "" && !path.IsAbs(t.VolumePath) {
 		return InvalidField("volume_path", "%q must be an absolute path", t.VolumePath)
 	}
-	if err := cmp.Or(t.validatePorts(), t.RestartPolicy.Validate()); err != nil {
+	if err := cmp.Or(t.validatePorts(), t.RestartPolicy.Validate(), validateMaxDuration(t.MaxDuration)); err != nil {
 		return err
 	}
 	full := t.Resources
@@ -223,7 +223,7 @@ func (t *Template) variableNames() string {
 func (t *Template) fill(values map[string]string) RunSpec {
 	s := RunSpec{
 		Image: Expand(t.Image, values), VolumePath: t.VolumePath,
-		StopGrace: t.StopGrace, Stoppable: t.Stoppable,
+		StopGrace: t.StopGrace, Stoppable: t.Stoppable, MaxDuration: t.MaxDuration,
 	}
 	for _, arg := range t.Command {
 		s.Command = append(s.Command, Expand(arg, values))

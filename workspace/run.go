@@ -191,7 +191,7 @@ const (
 	// failover_after, in seconds.
 	MinFailoverAfter = 30
 	MaxFailoverAfter = 24 * 3600
-	ExternalLease    = 24 * time.Hour // of an external run, renewed by any call about it
+	ExternalLease    = 24 * time.Hour // of an external run, begun anew by a call (RenewExternal); reading it is none
 	// BeatEvery is how often a node says that it is there, and what of its runs
 	// has lived how long.
 	BeatEvery = 2 * time.Second

@@ -34,10 +34,13 @@ type Template struct {
 	StoragePolicy string        `json:"storage_policy,omitempty"`
 	RestartPolicy RestartPolicy `json:"restart_policy,omitzero"`
 	StopGrace     int           `json:"stop_grace_seconds" doc:"0 to 600; 30 when absent"`
-	BuiltIn       bool          `json:"built_in"`
-	CreatedAt     time.Time     `json:"created_at"`
-	UpdatedAt     time.Time     `json:"updated_at"`
-	ModifyIndex   uint64        `json:"modify_index"`
+	// MaxDuration is how long the process of a run may live, in seconds; 0:
+	// without end.
+	MaxDuration int64     `json:"max_duration_seconds,omitempty" minimum:"0"`
+	BuiltIn     bool      `json:"built_in"`
+	CreatedAt   time.Time `json:"created_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
+	ModifyIndex uint64    `json:"modify_index"`
 }
 
 // DefaultTemplate has what a template gets where its author says nothing: its

@@ -68,7 +68,7 @@ func validateStoragePolicy(policy string) error {
 
 // Validate checks a rendered spec.
 func (s *RunSpec) Validate() error {
-	return cmp.Or(s.validateTexts(), s.validatePorts())
+	return cmp.Or(s.validateTexts(), s.validatePorts(), validateMaxDuration(s.MaxDuration))
 }
 
 // validateTexts checks all but what only values can give: a template's spec

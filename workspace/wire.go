@@ -57,8 +57,9 @@ type NewInstance struct {
 	StoragePolicy string          `json:"storage_policy,omitempty" doc:"of its volume once it is deleted: retain, delete or retain:<days>; absent: the template's, then retain:14"`
 	RestartPolicy RestartPolicy   `json:"restart_policy,omitzero" doc:"absent: the template's"`
 	Volume        string          `json:"volume,omitempty" doc:"id of a detached volume of the workspace to go on with"`
-	ToBeDeletedAt time.Time       `json:"to_be_deleted_at,omitzero"`
+	ToBeDeletedAt time.Time       `json:"to_be_deleted_at,omitzero" doc:"in UTC, such as 2026-01-31T12:00:00Z; absent: never"`
 	FailoverAfter int             `json:"failover_after_seconds,omitempty" minimum:"0"`
+	MaxDuration   *int64          `json:"max_duration_seconds,omitempty" minimum:"0" doc:"how long the process of each of its runs may live, at most 30 days; 0: without end; absent: the template's"`
 	Start         *bool           `json:"start,omitempty" doc:"true when absent"`
 }
 
@@ -119,6 +120,7 @@ type Overview struct {
 	Runs       map[string]int `json:"runs" doc:"by phase"`
 	Instances  map[string]int `json:"instances" doc:"by status"`
 	Workspaces int            `json:"workspaces"`
+	Ending     []Ending       `json:"ending,omitempty" doc:"what ends soon of what the caller sees"`
 	Warnings   []string       `json:"warnings"` // sentences for the operator
 }
 

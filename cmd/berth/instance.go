@@ -19,7 +19,7 @@ import (
 func (a *app) instanceCommand() *cobra.Command {
 	return noun("instance", "Environments: create, start, stop, look at", []string{"instances", "inst", "i"},
 		a.instanceLs(), a.instanceGet(), a.instanceCreate(),
-		a.instanceStart(), a.instanceStop(), a.instanceRestart(), a.instanceRm(), a.instanceWait(), a.instanceExplain(),
+		a.instanceStart(), a.instanceStop(), a.instanceRestart(), a.instanceRm(), a.instanceExtend(), a.instanceWait(), a.instanceExplain(),
 		a.instanceAccess(), a.execCommand(), a.logsCommand(), a.portForwardCommand(), a.cpCommand())
 }
 
@@ -39,6 +39,7 @@ func instanceKind(n *names, everywhere bool) kind[workspace.Instance] {
 			{title: "TEMPLATE", cell: func(i *workspace.Instance) string { return i.Template.Name }},
 			{title: "ACCESS", cell: accessText},
 			{title: "AGE", cell: func(i *workspace.Instance) string { return age(i.CreatedAt) }},
+			{title: "ENDS", cell: endText},
 			{title: "OWNER", wide: true, cell: func(i *workspace.Instance) string { return i.Owner }},
 			{title: "ID", wide: true, cell: func(i *workspace.Instance) string { return i.ID }},
 			{title: "MESSAGE", wide: true, cell: func(i *workspace.Instance) string { return i.Message }},
@@ -101,10 +102,10 @@ func instanceDetail(n *names, i *workspace.Instance) []section {
 		{label: "Storage policy", text: i.StoragePolicy},
 		{label: "Restart policy", text: restartText(i.RestartPolicy)},
 		{label: "Volume", text: i.Volume},
-		{label: "To be deleted", text: moment(i.ToBeDeletedAt)},
+		{label: "To be deleted", text: endMoment(i.ToBeDeletedAt)},
 		{label: "Created", text: moment(i.CreatedAt)},
 	}
-	return slices.Concat(state, n.runSections(i), request)
+	return slices.Concat(state, n.warningSections(i.Warnings, i.Name, i.Run, i.Workspace), n.runSections(i), request)
 }
 
 // runSections are about the instance's latest run.
@@ -121,6 +122,10 @@ func (n *names) runSections(i *workspace.Instance) []section {
 		{label: "Node", text: n.node(run.Node)},
 		{label: "Devices", rows: n.deviceRows(run)},
 		{label: "Exit code", text: exitText(run)},
+		{label: "Rate", text: rateText(run)},
+		{label: "Cost", text: costText(run)},
+		{label: "Given up", text: endMoment(run.ExpiresAt)},
+		{label: "Max duration", text: maxDurationText(run)},
 	}
 }
 

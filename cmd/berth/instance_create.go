@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,7 @@ type creating struct {
 	noStart   bool
 	dryRun    bool
 	wait      waiting
+	ends      ends
 }
 
 func (a *app) instanceCreate() *cobra.Command {
@@ -51,8 +53,7 @@ Flags go over it.
 and ends with exit code 5 when it would not.`,
 		Example: `  berth instance create demo --template demo --gpus 1 --wait
   berth instance create train --template pytorch --gpus 4 --gpu-type A100 --gpu-memory 40GiB --cpus 16 --memory 64GiB
-  berth instance create nb --template jupyter-notebook --gpus 1 --wait
-  berth instance create job --template job --var command='python train.py' --restart on-failure --max-restarts 5
+  berth instance create nb --template jupyter-notebook --gpus 1 --lifetime 8h --wait
   berth instance create nb2 --template jupyter-notebook --volume 01980000-0000-7000-800d-000000000007
   berth instance create -f instance.yaml --dry-run`,
 		Args:              takes("[NAME]"),
@@ -77,6 +78,16 @@ and ends with exit code 5 when it would not.`,
 func (n *creating) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&n.file, "file", "f", "", "read the request from a file (- is standard input)")
+	n.addChoices(c)
+	f.StringVar((*string)(&n.restart.Mode), "restart", "", "which ends are followed by another run: never, on-loss, on-failure or always")
+	f.IntVar(&n.restart.MaxRestarts, "max-restarts", 0, "how many restarts in a row before it stays FAILED (0: without end)")
+	f.BoolVar(&n.noStart, "no-start", false, "make it, but don't start it")
+	n.wait.addFlags(c, "running")
+}
+
+// addChoices adds the flags that jobs have too.
+func (n *creating) addChoices(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVarP(&n.template, "template", "t", "", "what to make it of (berth template ls)")
 	f.StringArrayVar(&n.variables, "var", nil, "value for a variable of the template, as name=value; repeat for more")
 	f.IntVar(&n.gpus, "gpus", 0, "number of GPUs")
@@ -85,14 +96,11 @@ func (n *creating) addFlags(c *cobra.Command) {
 	f.Var(coresFlag{&n.resources.CPUMilli}, "cpus", "processor cores, such as 1.5")
 	f.Var(sizeFlag{&n.resources.MemoryMiB}, "memory", "memory, such as 512MiB")
 	f.Var(sizeFlag{&n.resources.StorageMiB}, "storage", "size of its volume")
-	f.StringVar((*string)(&n.restart.Mode), "restart", "", "which ends are followed by another run: never, on-loss, on-failure or always")
-	f.IntVar(&n.restart.MaxRestarts, "max-restarts", 0, "how many restarts in a row before it stays FAILED (0: without end)")
 	f.StringVar(&n.policy, "storage-policy", "", "of its volume once it is deleted: retain, delete or retain:DAYS")
 	f.StringVar(&n.volume, "volume", "", "id of a volume to go on with (berth volume ls)")
 	f.StringVar(&n.request.Description, "description", "", "a text for people")
-	f.BoolVar(&n.noStart, "no-start", false, "make it, but don't start it")
 	f.BoolVar(&n.dryRun, "dry-run", false, "make nothing, say whether it would get a place now")
-	n.wait.addFlags(c, "running")
+	n.ends.addFlags(c)
 }
 
 // gather makes the request of the file, the flags and the name.
@@ -131,6 +139,9 @@ func (n *creating) gather(c *cobra.Command, stdin io.Reader, args []string) erro
 	}
 	n.mergeResources()
 	n.mergePolicies(c)
+	if err := n.ends.merge(&n.request, time.Now()); err != nil {
+		return err
+	}
 	return n.mergeVariables()
 }
 

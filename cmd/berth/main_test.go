@@ -109,6 +109,14 @@ func templates() []workspace.Template {
 			Variables: []workspace.Variable{{Name: "password", Type: workspace.VarSecret, Required: true}},
 		},
 		{
+			Name: "job", Image: "demo", Kind: workspace.KindJob, Stoppable: true, StopGrace: 30, MaxDuration: 3600,
+			Command:   []string{"/bin/sh", "-c", "${command}"},
+			Variables: []workspace.Variable{{Name: "command", Type: workspace.VarString, Required: true}},
+		},
+		{
+			Name: "fixed", Image: "demo", Kind: workspace.KindJob, Stoppable: true, StopGrace: 30, Command: []string{"true"},
+		},
+		{
 			Name: "kept", Image: "demo", Kind: workspace.KindInteractive, Stoppable: true, StopGrace: 30, VolumePath: "/data",
 		},
 		{

@@ -67,7 +67,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or value, 3 not found, 4 denied,
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
 		&cobra.Group{ID: groupOther, Title: "Other:"})
 	root.SetHelpCommandGroupID(groupOther)
-	grouped(root, groupWork, a.instanceCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.volumeCommand(), a.workspaceCommand())
+	grouped(root, groupWork, a.instanceCommand(), a.jobCommand(), a.runCommand(), a.templateCommand(), a.imageCommand(), a.volumeCommand(), a.externalCommand(), a.workspaceCommand())
 	grouped(root, groupInside, a.execCommand(), a.logsCommand(), a.portForwardCommand(), a.cpCommand())
 	grouped(root, groupCluster, a.statusCommand(), a.nodeCommand(), a.deviceCommand(), a.clusterCommand(), a.priceCommand(), a.usageCommand(), a.ledgerCommand(),
 		a.registryCommand(), a.eventsCommand(), a.doctorCommand())

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,14 +24,16 @@ func runKind(n *names) kind[workspace.Run] {
 		name: func(r *workspace.Run) string { return r.ID },
 		columns: []column[workspace.Run]{
 			{title: "ID", cell: func(r *workspace.Run) string { return r.ID }},
-			{title: "INSTANCE", cell: func(r *workspace.Run) string { return n.instance(r.Instance) }},
+			{title: "INSTANCE", cell: func(r *workspace.Run) string { return orText(n.instance(r.Instance), r.Name) }},
 			{title: "ATTEMPT", cell: func(r *workspace.Run) string { return strconv.Itoa(r.Attempt) }},
 			{title: "PHASE", cell: func(r *workspace.Run) string { return string(r.Phase) }},
 			{title: "REASON", cell: func(r *workspace.Run) string { return r.Reason }},
 			{title: "NODE", cell: func(r *workspace.Run) string { return n.node(r.Node) }},
 			{title: "GPUS", cell: func(r *workspace.Run) string { return strconv.Itoa(len(r.Devices)) }},
 			{title: "EXIT", cell: exitText},
+			{title: "COST", cell: costText},
 			{title: "AGE", cell: func(r *workspace.Run) string { return age(r.Times.Created) }},
+			{title: "ENDS", cell: runEndText},
 			{title: "WORKSPACE", wide: true, cell: func(r *workspace.Run) string { return n.workspace(r.Workspace) }},
 			{title: "USER", wide: true, cell: func(r *workspace.Run) string { return r.User }},
 			{title: "MESSAGE", wide: true, cell: func(r *workspace.Run) string { return r.Message }},
@@ -40,8 +43,9 @@ func runKind(n *names) kind[workspace.Run] {
 }
 
 func runDetail(n *names, r *workspace.Run) []section {
-	return []section{
+	about := []section{
 		{label: "ID", text: r.ID},
+		{label: "Name", text: r.Name},
 		{label: "Instance", text: n.instance(r.Instance)},
 		{label: "Attempt", text: strconv.Itoa(r.Attempt)},
 		{label: "Workspace", text: n.workspace(r.Workspace)},
@@ -54,13 +58,25 @@ func runDetail(n *names, r *workspace.Run) []section {
 		{label: "Wanted", text: string(r.Desired)},
 		{label: "Stop reason", text: r.StopReason},
 		{label: "Image", text: imageText(&r.Spec)},
-		{label: "Resources", text: resourcesText(&r.Resources)},
+		{label: "Resources", text: runResources(r)},
 		{label: "Node", text: n.node(r.Node)},
 		{label: "Devices", text: unreleasedText(r), rows: n.deviceRows(r)},
 		{label: "Exit code", text: exitText(r)},
 		{label: "Replaces", text: r.Replaces},
-		{label: "Times", rows: timeRows(&r.Times)},
 	}
+	var warnings []workspace.Warning
+	if r.Warning != nil && !r.Phase.Terminal() {
+		warnings = append(warnings, *r.Warning)
+	}
+	return slices.Concat(about, n.warningSections(warnings, n.instance(r.Instance), r.ID, r.Workspace), moneySections(r), resultSections(r),
+		[]section{{label: "Times", rows: timeRows(&r.Times)}})
+}
+
+func runResources(r *workspace.Run) string {
+	if r.Kind == workspace.KindExternal {
+		return "" // it has them elsewhere
+	}
+	return resourcesText(&r.Resources)
 }
 
 func unreleasedText(r *workspace.Run) string {
@@ -121,7 +137,7 @@ func (n *names) deviceRows(r *workspace.Run) [][]string {
 
 func (a *app) runLs() *cobra.Command {
 	var everywhere bool
-	var instance, phase string
+	var instance, phase, only string
 	c := lsVerb(a, cobra.Command{
 		Short: "List runs",
 		Long: `Lists the runs of a workspace, oldest first, ended ones too. A start makes a run;
@@ -131,7 +147,7 @@ a run never starts twice and never moves.`,
   berth run ls --watch`,
 	}, source[workspace.Run]{
 		fetch: func(ctx context.Context, cl *client.Client) ([]workspace.Run, error) {
-			o := client.ListOptions{Phase: phase}
+			o := client.ListOptions{Phase: phase, Kind: only}
 			if everywhere {
 				o.Workspace = "*"
 			}
@@ -150,6 +166,8 @@ a run never starts twice and never moves.`,
 	c.Flags().BoolVarP(&everywhere, "all-workspaces", "A", false, "of all workspaces")
 	c.Flags().StringVar(&instance, "instance", "", "only those of one instance")
 	c.Flags().StringVar(&phase, "phase", "", "only those in a phase, such as running")
+	c.Flags().StringVar(&only, "kind", "", "only interactive, job or external ones")
+	must(c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"interactive", "job", "external"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("instance", a.complete(instanceNames)))
 	return c
 }

@@ -64,6 +64,9 @@ func (a *app) showStatus(ctx context.Context, cl *client.Client, s *workspace.Ov
 	})
 	a.say("")
 	showRows(a, a.newTable(), nodeKind(n), nodes)
+	for _, e := range s.Ending {
+		a.say("ENDS SOON: %s %s", orText(e.Name, e.Run), warningText(e.Warning))
+	}
 	for _, warning := range s.Warnings {
 		a.say("WARNING: %s", warning)
 	}

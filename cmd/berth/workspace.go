@@ -16,7 +16,7 @@ import (
 func (a *app) workspaceCommand() *cobra.Command {
 	return noun("workspace", "Tenants: who shares instances and limits", []string{"workspaces", "ws"},
 		a.workspaceLs(), a.workspaceGet(), a.workspaceCreate(), a.workspaceSet(), a.workspaceUsage(), a.workspaceKillSwitch(),
-		a.workspaceBlock(), a.workspaceUnblock(), a.workspaceArchive())
+		a.workspaceBlock(), a.workspaceUnblock(), a.workspaceArchive(), a.workspaceRm())
 }
 
 func workspaceKind(*names) kind[workspace.Workspace] {
@@ -74,15 +74,21 @@ func workspaceDetail(w *workspace.Workspace) []section {
 }
 
 func (a *app) workspaceLs() *cobra.Command {
-	return lsVerb(a, cobra.Command{
-		Short:   "List workspaces, archived ones too",
-		Example: `  berth workspace ls`,
+	var archived bool
+	c := lsVerb(a, cobra.Command{
+		Short: "List workspaces",
+		Long:  `Lists workspaces: with --all archived ones too, deleted ones never.`,
+		Example: `  berth workspace ls
+  berth workspace ls --all`,
 	}, source[workspace.Workspace]{
 		fetch: func(ctx context.Context, cl *client.Client) ([]workspace.Workspace, error) {
-			return all(ctx, cl.Workspaces, client.ListOptions{})
+			items, err := all(ctx, cl.Workspaces, client.ListOptions{})
+			return slices.DeleteFunc(items, func(w workspace.Workspace) bool { return w.Archived() && !archived }), err
 		},
 		kind: workspaceKind,
 	})
+	c.Flags().BoolVar(&archived, "all", false, "archived ones too")
+	return c
 }
 
 func (a *app) workspaceGet() *cobra.Command {
@@ -238,31 +244,4 @@ func (u *updating) change(c *cobra.Command) (workspace.WorkspaceChange, error) {
 		return change, usagef("%s needs something to change: see %s --help", c.CommandPath(), c.CommandPath())
 	}
 	return change, nil
-}
-
-func (a *app) workspaceArchive() *cobra.Command {
-	var yes bool
-	c := &cobra.Command{
-		Use:   "archive SLUG",
-		Short: "End a workspace for good: what runs in it is stopped",
-		Long: `Archives a workspace: what waits is cancelled, what runs is stopped, nothing starts
-in it again. There is no way back, so on a terminal it asks first.`,
-		Example:           `  berth workspace archive vision`,
-		Args:              takes("SLUG"),
-		ValidArgsFunction: a.completeOne(workspaceNames),
-		RunE: a.with(func(c *cobra.Command, cl *client.Client, args []string) error {
-			if !yes && isTerminal(a.stdin) {
-				if err := a.confirm("Archive workspace %s for good and stop what runs in it?", args[0]); err != nil {
-					return err
-				}
-			}
-			w, err := cl.ArchiveWorkspace(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return did(a, workspaceKind(nil), w, "workspace %s archived", w.Slug)
-		}),
-	}
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
-	return c
 }

@@ -24,6 +24,8 @@ func prepare(planner *scheduler.Planner, keeper *lease.Keeper) func(state.View, 
 			if c.Start {
 				c.Suggestion, release = suggest(planner, view, scheduler.RequestOn(view, c.Run, c.Resources, c.Volume))
 			}
+		case *state.StartExternal:
+			fill(&c.Run)
 		case *state.StartInstance:
 			fill(&c.Run)
 			c.Suggestion, release = suggestStart(planner, view, c)

@@ -134,6 +134,13 @@ func TestFullDiskOfRaft(t *testing.T) {
 // An image that containerd's disk can't hold is refused, by import and by pull,
 // and what comes after is as before.
 func TestFullDiskOfImages(t *testing.T) {
+	t.Run("disk", fullOfImages)
+	if os.Getenv("BERTH_TORTURE") != "" {
+		t.Run("bomb", bomb)
+	}
+}
+
+func fullOfImages(t *testing.T) {
 	l := newLab(t)
 	d := newDaemon(t)
 	disk := filepath.Join(d.dir, "disk")
@@ -176,11 +183,9 @@ func TestFullDiskOfImages(t *testing.T) {
 }
 
 // A layer that unpacks to more than images may take is refused, however small it
-// travels. The size makes it a torture.
-func TestBomb(t *testing.T) {
-	if os.Getenv("BERTH_TORTURE") == "" {
-		return // the least bound is a GiB, which takes a while; the runtime's own tests have smaller ones
-	}
+// travels. The least bound is a GiB, which takes a while: the runtime's own tests
+// have smaller ones.
+func bomb(t *testing.T) {
 	l := newLab(t)
 	d := newDaemon(t)
 	d.args = []string{"--config", l.config(d), "--images-max-gib", "1"}
@@ -188,10 +193,9 @@ func TestBomb(t *testing.T) {
 	if _, err := d.client.SetRegistry(t.Context(), l.host, workspace.RegistryLoginChange{Username: "ada", Password: labPassword}); err != nil {
 		t.Fatal(err)
 	}
-	bomb, _ := l.push("team/bomb", "1", demo(t, "amd64", fileLayer(t, "opt/zeros", make([]byte, 5<<28))))
-	err := d.fromLab("bomb", bomb)
-	if err != nil {
+	large, _ := l.push("team/bomb", "1", demo(t, "amd64", fileLayer(t, "opt/zeros", make([]byte, 5<<28))))
+	if err := d.fromLab("bomb", large); err != nil {
 		t.Fatal(err)
 	}
-	says(t, d.status("bomb", workspace.StatusFailed, "image_invalid").Message, bomb, "unpacked", "1073741824 bytes")
+	says(t, d.status("bomb", workspace.StatusFailed, "image_invalid").Message, large, "unpacked", "1073741824 bytes")
 }

@@ -3,12 +3,14 @@ package onenode
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"berth/state"
 	"berth/workspace"
 )
 
-// report speaks for the node, then lets the leader place what waits.
+// report speaks for the node, then lets the leader place what waits and do what
+// is due.
 func (c *cluster) report(r workspace.Report) error {
 	r.Node, r.Stamp = NodeID, workspace.Stamp{BootID: "boot-1", BoottimeMS: int64(c.View().Index())}
 	if err := c.do(state.Caller{Principal: NodeID, Role: workspace.RoleNode}, &state.Report{Report: r}); err != nil {
@@ -21,7 +23,10 @@ func (c *cluster) report(r workspace.Report) error {
 			return err
 		}
 	}
-	return nil
+	if due := c.View().NextDue(); due.IsZero() || due.After(time.Now()) {
+		return nil
+	}
+	return c.do(state.Caller{Principal: "leader", Role: workspace.RoleSystem}, &state.Sweep{})
 }
 
 // instance by name in the default workspace, one that is being deleted too; nil

@@ -77,6 +77,8 @@ func (c *cluster) prepare(cmd state.Command) {
 		if inst := c.View().Instance(cmd.ID); inst != nil {
 			cmd.Suggestion = c.suggest(inst.Resources)
 		}
+	case *state.StartExternal:
+		cmd.Run = c.id("d")
 	case *state.RestartInstance:
 		cmd.Run = c.id("d")
 	}
