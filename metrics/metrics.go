@@ -22,8 +22,8 @@ import (
 )
 
 // Config says where the readings come from. The functions are called at each
-// scrape, from any goroutine, and must not block; GPU.Readings and Disks are
-// called by Run only.
+// scrape, from any goroutine, and must not block; GPU.Readings, Disks and
+// Guard are called by Run only.
 type Config struct {
 	Version string
 	Node    string // id of this host's node
@@ -35,9 +35,12 @@ type Config struct {
 	Agent func() Agent
 	GPU   gpu.Reader
 	Disks func(context.Context) ([]Disk, error) // nil: none
-	Every time.Duration                         // between two readings; 0: 10 s
-	DCGM  bool                                  // readings also under the names of dcgm-exporter
-	Host  string                                // name of this host, for DCGM only
+	Guard func(context.Context) (Guard, error)  // nil: none; its error means that it doesn't answer
+	// History may be nil: nothing is told of it.
+	History func() History
+	Every   time.Duration // between two readings; 0: 10 s
+	DCGM    bool          // readings also under the names of dcgm-exporter
+	Host    string        // name of this host, for DCGM only
 }
 
 // Raft is this server's view of the log.
@@ -89,6 +92,7 @@ type Metrics struct {
 	handler  http.Handler
 	readings latest[[]gpu.Reading]
 	disks    latest[[]Disk]
+	guard    latest[guardAnswer]
 	runs     *runCounters
 	api      *apiCounters
 	faults   *faultCounters
@@ -109,7 +113,7 @@ func New(c Config) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		build, raftCollector{m}, agentCollector{m}, driverCollector{m}, nodeCollector{m}, deviceCollector{m},
-		clusterCollector{m}, runCollector{m}, m.api, m.faults,
+		clusterCollector{m}, moneyCollector{m}, guardCollector{m}, runCollector{m}, m.api, m.faults,
 	)
 	if c.DCGM {
 		registry.MustRegister(dcgmCollector{m})
@@ -130,6 +134,9 @@ func (m *Metrics) Run(ctx context.Context) error {
 	loops.Go(func() { m.readings.keep(ctx, m.Every, m.GPU.Readings) })
 	if m.Disks != nil {
 		loops.Go(func() { m.disks.keep(ctx, m.Every, m.Disks) })
+	}
+	if m.Guard != nil {
+		loops.Go(func() { m.guard.keep(ctx, m.Every, m.askGuard) })
 	}
 	loops.Go(func() {
 		if m.Ready != nil {

@@ -55,6 +55,7 @@ func sample(t *testing.T) string {
 		Images: &[]workspace.NodeImage{{Reference: "a", Digest: "sha256:1", Size: 1000}, {Reference: "b", Digest: "sha256:1", Size: 1000}},
 	})
 	w.report("node-2", workspace.Report{Ready: &workspace.Readiness{Reason: "runtime_unavailable", Message: "containerd at /run/x doesn't answer"}})
+	w.poor("ws-2", "run-4", "node-1")
 	for _, request := range []struct {
 		route, method string
 		lasting       bool

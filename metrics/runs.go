@@ -21,6 +21,7 @@ type runCounters struct {
 	starts, ends         *prometheus.CounterVec
 	restarts             prometheus.Counter
 	waited, pulled, took prometheus.Histogram
+	leases               leaseCounters
 
 	mu    sync.Mutex
 	after string // id of the last event seen; empty: none yet
@@ -46,6 +47,7 @@ func newRunCounters() *runCounters {
 		waited: histogram("pending_seconds", "From being asked for to having a place; counted by the leader.", waitBuckets),
 		pulled: histogram("pull_seconds", "Of pulling the image, of runs that had to; counted by the leader.", startBuckets),
 		took:   histogram("start_seconds", "From having a place to running; counted by the leader.", startBuckets),
+		leases: newLeaseCounters(),
 	}
 	for _, k := range kinds {
 		c.starts.WithLabelValues(string(k))
@@ -54,7 +56,7 @@ func newRunCounters() *runCounters {
 }
 
 func (c *runCounters) all() []prometheus.Collector {
-	return []prometheus.Collector{c.starts, c.ends, c.restarts, c.waited, c.pulled, c.took}
+	return append(c.leases.all(), c.starts, c.ends, c.restarts, c.waited, c.pulled, c.took)
 }
 
 // runCollector tells the counts.
@@ -119,6 +121,8 @@ func (c *runCounters) count(view state.View, e *workspace.Event) {
 		return
 	}
 	switch phase := workspace.Phase(word); {
+	case word == "ends_soon":
+		c.leases.warned(e)
 	case phase == workspace.PhasePending && run.Restarts > 0:
 		c.restarts.Inc()
 	case phase == workspace.PhaseAssigned:
@@ -129,6 +133,7 @@ func (c *runCounters) count(view state.View, e *workspace.Event) {
 		observe(c.pulled, run.Times.Pulling, run.Times.Starting)
 	case phase.Terminal():
 		c.ends.WithLabelValues(word, code(e.Reason)).Inc()
+		c.leases.ended(run, phase, e.Reason)
 	}
 }
 

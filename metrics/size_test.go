@@ -45,7 +45,7 @@ func longDevice(n, i int) string { return fmt.Sprintf("GPU-85ee7a79-0d2c-4f14-%0
 
 const (
 	routes  = 80 // of the API
-	largest = 100 << 10
+	largest = 104 << 10
 )
 
 // eight is the driver of the first node, which measures all there is.
@@ -71,12 +71,21 @@ func busy(ctx context.Context, w *world) *metrics.Metrics {
 }
 
 // The scrape of the leader of 126 nodes with 1008 GPUs stays small, with a third
-// of the nodes not ready and everything that its own devices measure.
+// of the nodes not ready, budgets in five of 21 workspaces and everything that its
+// own devices measure.
 func TestScrapeOf126NodesIsSmall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := large(t, 126, 500)
 		for i := range 20 {
 			w.admin(&state.CreateWorkspace{ID: fmt.Sprintf("0199b6a4-7c1d-7000-9000-%012d", i), Slug: fmt.Sprintf("w%d", i), Plan: workspace.PlanBasic})
+		}
+		w.admin(&state.SetPrice{Resource: "cpu", Amount: 1_234_567})
+		for i := range 5 {
+			id := fmt.Sprintf("0199b6a4-7c1d-7000-9000-%012d", i)
+			w.admin(&state.UpdateWorkspace{ID: id, DailyBudget: amount(123_456_789), SpendingLimit: amount(1_234_567_890)})
+			if refused := w.rent(fmt.Sprintf("rent-%d", i), id, "alice", longNode(0)); refused != nil {
+				t.Fatal(refused)
+			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

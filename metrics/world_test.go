@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,15 +36,25 @@ func newWorld(t testing.TB) *world {
 // do applies a command, a second after the one before.
 func (w *world) do(role workspace.Role, by string, cmd state.Command) {
 	w.t.Helper()
+	if refused := w.try(role, by, cmd); refused != nil {
+		w.t.Fatal(refused)
+	}
+}
+
+// try gives the refusal of a command.
+func (w *world) try(role workspace.Role, by string, cmd state.Command) *workspace.Error {
+	w.t.Helper()
 	w.index++
 	w.clock = w.clock.Add(time.Second)
 	entry, err := state.Encode(cmd, state.Caller{Role: role, Principal: by}, w.clock)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if res, err := w.store.Apply(w.index, entry); err != nil || res.Err != nil {
-		w.t.Fatal(err, res.Err)
+	res, err := w.store.Apply(w.index, entry)
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	return res.Err
 }
 
 func (w *world) admin(cmd state.Command) {
@@ -149,6 +160,8 @@ func config(w *world, n string, r gpu.Reader) metrics.Config {
 		Disks: func(context.Context) ([]metrics.Disk, error) {
 			return []metrics.Disk{{Name: "data", Size: 1000, Free: 600}, {Name: "images", Size: 2000, Free: 300}}, nil
 		},
+		Guard:   func(context.Context) (metrics.Guard, error) { return metrics.Guard{Entries: 3, Erred: true}, nil },
+		History: func() metrics.History { return metrics.History{Keep: 90 * 24 * time.Hour, Failed: true} },
 	}
 }
 
@@ -185,14 +198,11 @@ func series(t testing.TB, text string) map[string]float64 {
 // named are the readings of some families.
 func named(all map[string]float64, families ...string) map[string]float64 {
 	out := maps.Clone(all)
-	maps.DeleteFunc(out, func(name string, _ float64) bool {
-		family, _, _ := strings.Cut(name, "{")
-		for _, f := range families {
-			if family == f {
-				return false
-			}
-		}
-		return true
-	})
+	maps.DeleteFunc(out, func(name string, _ float64) bool { return !slices.Contains(families, family(name)) })
 	return out
+}
+
+func family(series string) string {
+	name, _, _ := strings.Cut(series, "{")
+	return name
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Network      NetworkConfig    `toml:"network"`
 	Images       ImagesConfig     `toml:"images"`
 	Logs         LogsConfig       `toml:"logs"`
+	History      HistoryConfig    `toml:"history"`
 	Metrics      MetricsConfig    `toml:"metrics"`
 	Registries   []RegistryConfig `toml:"registry"`
 }
@@ -90,6 +91,12 @@ type LogsConfig struct {
 	KeepDays int64 `toml:"keep_days" help:"days that the output of an ended run is kept on its node"`
 }
 
+// HistoryConfig is how long the cluster remembers ended runs. Sums of usage stay.
+type HistoryConfig struct {
+	KeepDays int64  `toml:"keep_days" help:"days that ended runs and the rows of what they cost are kept"`
+	Export   string `toml:"export" help:"file to which these rows are added, as lines of JSON, before they go; empty: none"`
+}
+
 // MetricsConfig opens /metrics to other hosts.
 type MetricsConfig struct {
 	Listen     string `toml:"listen" help:"address for a Prometheus on another host, which gets /metrics only; empty: none"`
@@ -123,7 +130,7 @@ func defaultConfig() Config {
 			Subnet: "10.89.0.0/16", Bridge: "berth0", PortRange: "30000-32767", PublishAddress: "127.0.0.1",
 		},
 		Images: ImagesConfig{MaxGiB: 64, HighWaterPercent: 85, LowWaterPercent: 75},
-		Logs:   LogsConfig{KeepDays: 7},
+		Logs:   LogsConfig{KeepDays: 7}, History: HistoryConfig{KeepDays: 90},
 	}
 }
 
@@ -212,7 +219,7 @@ func (c *Config) validate() error {
 			return errors.New("config: [node] and [reserve] sizes can't be negative")
 		}
 	}
-	return errors.Join(c.GPU.validate(), c.Network.validate(), c.Images.validate(), c.Metrics.validate(), validateRegistries(c.Registries))
+	return errors.Join(c.GPU.validate(), c.Network.validate(), c.Images.validate(), c.History.validate(), c.Metrics.validate(), validateRegistries(c.Registries))
 }
 
 func (c *Config) registries() []containerd.Registry {

@@ -56,6 +56,8 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"bridge", "[network]\nbridge = \"a-bridge-of-a-long-name\"\n", nil, []string{"network.bridge"}},
 		{"water", "[images]\nlow_water_percent = 90\n", nil, []string{"low_water_percent (90)"}},
 		{"image size", "[images]\nmax_gib = 0\n", nil, []string{"images.max_gib"}},
+		{"history", "[history]\nkeep_days = 0\n", nil, []string{"history.keep_days 0"}},
+		{"export", "[history]\nexport = \"ledger.jsonl\"\n", nil, []string{"history.export", "ledger.jsonl", "whole path"}},
 		{"sharing", "[gpu]\nsharing = \"fair\"\n", nil, []string{"gpu.sharing", "timeslice"}},
 		{"no UUID", "[gpu]\nexclude = [\"0\"]\n", nil, []string{"[gpu]", "\"0\"", "nvidia-smi -L"}},
 		{"metrics address", "[metrics]\nlisten = \"here\"\n", nil, []string{"metrics.listen"}},

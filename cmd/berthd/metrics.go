@@ -9,12 +9,13 @@ import (
 	"berth/metrics"
 )
 
-// metricsConfig says where the readings come from. The agent is made later than
-// the metrics, which count what its devices tell it.
+// metricsConfig says where the readings come from. Guard and agent come later
+// than the metrics, which count what the devices tell.
 func (p *parts) metricsConfig() metrics.Config {
 	return metrics.Config{
 		Version: version, Node: p.node, Host: nodeName(p.config), DCGM: p.config.Metrics.DCGM,
 		View: p.cluster.View, Ready: p.cluster.Ready(), GPU: p.gpus, Disks: p.disks,
+		History: p.history.metrics, Guard: p.askGuard,
 		Raft: func() metrics.Raft {
 			s := p.cluster.Status()
 			return metrics.Raft{Leader: s.Leader == p.node, HasLeader: s.Leader != "", Term: s.Term, TermsLed: s.TermsLed,
@@ -26,6 +27,12 @@ func (p *parts) metricsConfig() metrics.Config {
 				GoAheads: s.GoAheads, Reports: s.Reports, ReportFailures: s.ReportFailures, Runs: s.Runs, Orphans: s.Orphans}
 		},
 	}
+}
+
+// askGuard asks this host's guard how it is.
+func (p *parts) askGuard(ctx context.Context) (metrics.Guard, error) {
+	s, err := p.guard.Status(ctx)
+	return metrics.Guard{Entries: s.Entries, Erred: s.LastError != ""}, err
 }
 
 // disks are those that berth fills: the one with the data directory (volumes,

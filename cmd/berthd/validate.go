@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,6 +82,16 @@ func (i *ImagesConfig) validate() error {
 	case i.LowWaterPercent < 1 || i.LowWaterPercent >= i.HighWaterPercent || i.HighWaterPercent > 100:
 		return fmt.Errorf("config: images: want 1 <= low_water_percent (%d) < high_water_percent (%d) <= 100",
 			i.LowWaterPercent, i.HighWaterPercent)
+	}
+	return nil
+}
+
+func (h *HistoryConfig) validate() error {
+	switch {
+	case h.KeepDays < 1 || h.KeepDays > 3650:
+		return fmt.Errorf("config: history.keep_days %d: want 1 to 3650", h.KeepDays)
+	case h.Export != "" && !filepath.IsAbs(h.Export):
+		return fmt.Errorf("config: history.export %q: want the whole path of a file, such as /var/lib/berth/ledger.jsonl", h.Export)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type parts struct {
 	volumes *volume.Volumes
 	network *network.Networks
 	cluster *cluster.Cluster
+	history *history
 	metrics *metrics.Metrics
 	agent   *agent.Agent
 	api     *api.API
@@ -93,7 +94,8 @@ func component(log *slog.Logger, name string) *slog.Logger { return log.With("co
 func (p *parts) openCluster() (err error) {
 	planner := scheduler.NewPlanner()
 	keeper := lease.NewKeeper(component(p.log, "lease"), boottime)
-	lead := &leader{log: component(p.log, "leader"), name: p.config.Cluster.Name, keeper: keeper}
+	p.history = newHistory(p.config.History, component(p.log, "history"))
+	lead := &leader{log: component(p.log, "leader"), name: p.config.Cluster.Name, keeper: keeper, history: p.history}
 	p.cluster, err = cluster.Open(cluster.Config{
 		Dir: p.config.DataDir, NodeID: p.node, Name: nodeName(p.config), Store: state.New(),
 		Log: component(p.log, "cluster"), Prepare: prepare(planner, keeper), Lead: lead.Run, Beats: keeper.Beat,
@@ -125,7 +127,7 @@ func (p *parts) newAgent(facts workspace.NodeFacts) error {
 
 func (p *parts) newAPI() (err error) {
 	p.api, err = api.New(api.Config{
-		Cluster: apiCluster{p.cluster}, Version: version, NodeID: p.node, Log: component(p.log, "api"),
+		Cluster: apiCluster{p.cluster, p.history}, Version: version, NodeID: p.node, Log: component(p.log, "api"),
 		Explain: explain, Metrics: p.metrics.Handler(), Observe: p.metrics.Observe,
 	})
 	return err
@@ -150,14 +152,15 @@ func (p *parts) close() error {
 }
 
 // leader is what only the leader does: it makes the cluster's first entry and
-// installs the built-in templates, then grants and ends leases, places what waits
-// and does what is due.
+// installs the built-in templates, then grants and ends leases, places what waits,
+// does what is due and forgets what is old.
 type leader struct {
 	log     *slog.Logger
 	name    string
 	cluster *cluster.Cluster
 	planner *scheduler.Planner
 	keeper  *lease.Keeper
+	history *history
 	now     func() time.Time // of the present term's entries
 }
 
@@ -181,6 +184,7 @@ func (l *leader) Run(ctx context.Context, term uint64) error {
 	work.Go(func() error { return leases.Run(ctx) })
 	work.Go(func() error { return loop.Run(ctx) })
 	work.Go(func() error { return sweeper.Run(ctx) })
+	work.Go(func() error { return l.history.Run(ctx, l.View, l.Propose, l.now) })
 	return work.Wait()
 }
 
@@ -234,7 +238,10 @@ func (l *leader) Propose(ctx context.Context, cmd state.Command) error {
 }
 
 // apiCluster is the cluster as the API wants it.
-type apiCluster struct{ *cluster.Cluster }
+type apiCluster struct {
+	*cluster.Cluster
+	history *history
+}
 
 // Propose gives refusals in the result only.
 func (c apiCluster) Propose(ctx context.Context, cmd state.Command, by state.Caller) (state.Result, error) {
@@ -248,7 +255,7 @@ func (c apiCluster) Propose(ctx context.Context, cmd state.Command, by state.Cal
 // Status of this server.
 func (c apiCluster) Status() api.ClusterStatus {
 	s := c.Cluster.Status()
-	out := api.ClusterStatus{Leader: s.Leader, Term: s.Term, Age: s.SinceLeader}
+	out := api.ClusterStatus{Leader: s.Leader, Term: s.Term, Age: s.SinceLeader, Warnings: c.history.warnings()}
 	if s.Leader == "" {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("no leader is known for %s: writes wait", s.SinceLeader.Round(time.Second)))
 	}

@@ -68,7 +68,8 @@ func TestRemoteScrape(t *testing.T) {
 	d.waitFor("box", "running")
 	tells("the run is counted", `berth_run_starts_total{kind="interactive"} 1`, `berth_runs{kind="interactive",phase="running"} 1`,
 		`berth_agent_containers_total{action="started"} 1`, `berth_devices_held{type="A100-SXM4-80GB"} 1`, "berth_raft_terms_led_total 1",
-		`berth_api_requests_total{code="2xx",method="POST",route="/berth/v1/instances"} 1`, "berth_run_start_seconds_count 1")
+		`berth_api_requests_total{code="2xx",method="POST",route="/berth/v1/instances"} 1`, "berth_run_start_seconds_count 1",
+		`berth_runs_leased{hard="false"} 1`, `berth_kill_switch{scope="cluster",workspace=""} 0`, "berth_guard_up 1", "berth_history_failed 0")
 	_, body := scrape("Bearer s3cret")
 	check := exec.Command("promtool", "check", "metrics")
 	check.Stdin = strings.NewReader(body)
