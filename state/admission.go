@@ -51,15 +51,8 @@ func (v View) Admission(run *workspace.Run, s *Suggestion, now time.Time) *works
 // first that fails names the code.
 func admit(in books, q question) *workspace.Error {
 	w := q.workspace
-	if denial := closed(w); denial != nil {
+	if denial := barred(in, w, q.user); denial != nil {
 		return denial
-	}
-	if denial := killed(in, w); denial != nil {
-		return denial
-	}
-	if m := members.get(in, "id", w.ID, q.user); m != nil && m.Blocked {
-		return workspace.Errorf(workspace.CodeUserBlocked,
-			"user %s is blocked in workspace %s: an owner or admin can lift it (berth workspace unblock)", q.user, w.Slug)
 	}
 	if denial := admitMoney(in, q); denial != nil {
 		return denial
@@ -68,6 +61,21 @@ func admit(in books, q question) *workspace.Error {
 		return denial
 	}
 	return admitConcurrency(in, w, q.atSubmit)
+}
+
+// barred checks the rules that ask for no numbers.
+func barred(in reader, w *workspace.Workspace, user string) *workspace.Error {
+	if denial := closed(w); denial != nil {
+		return denial
+	}
+	if denial := killed(in, w); denial != nil {
+		return denial
+	}
+	if m := members.get(in, "id", w.ID, user); m != nil && m.Blocked {
+		return workspace.Errorf(workspace.CodeUserBlocked,
+			"user %s is blocked in workspace %s: an owner or admin can lift it (berth workspace unblock)", user, w.Slug)
+	}
+	return nil
 }
 
 func closed(w *workspace.Workspace) *workspace.Error {
@@ -93,8 +101,7 @@ func killed(in reader, w *workspace.Workspace) *workspace.Error {
 // admitMoney checks the budgets: none may be reached, and each must pay for the
 // shortest grant. Under a budget everything that is asked for has to have a price.
 func admitMoney(in books, q question) *workspace.Error {
-	all, n := budgetsOf(in, q.workspace, q.user)
-	budgets := all[:n]
+	budgets := in.payerOf(q.workspace.ID, q.user).budgets
 	atMS := q.at.UnixMilli()
 	first := span{rate: q.quote.rate, to: q.least, base: atMS}
 	for i := range budgets {
@@ -103,7 +110,7 @@ func admitMoney(in books, q question) *workspace.Error {
 			return b.denial(in, q.workspace, q.at, q.quote.rate, q.least)
 		}
 	}
-	if n > 0 && q.quote.unpriced != "" {
+	if len(budgets) > 0 && q.quote.unpriced != "" {
 		return workspace.Errorf(workspace.CodeUnpriced,
 			"GPU type %s has no price, and %s applies: a cluster admin can set one (berth price set gpu %s USD-PER-HOUR)",
 			q.quote.unpriced, budgets[0].title(q.workspace), q.quote.unpriced)

@@ -56,12 +56,14 @@ func BenchmarkStart(b *testing.B) {
 }
 
 // end is the report that a run is over and its device free.
-func (w *world) end(run string) {
+func (w *world) end(run string) { w.endOn(run, "GPU-7") }
+
+func (w *world) endOn(run, device string) {
 	w.index++
 	epoch := w.store.View().Run(run).Epoch
 	entry, err := Encode(&Report{workspace.Report{Node: "n1", Stamp: w.boots["n1"],
 		Runs:     []workspace.RunReport{{Run: run, Epoch: epoch, Phase: workspace.PhaseStopped, Reason: "stopped"}},
-		Released: []workspace.Release{{Device: "GPU-7", Run: run, Epoch: epoch}},
+		Released: []workspace.Release{{Device: device, Run: run, Epoch: epoch}},
 	}}, Caller{Role: workspace.RoleNode, Principal: "n1"}, w.clock)
 	if err != nil {
 		w.t.Fatal(err)

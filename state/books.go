@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -56,6 +57,7 @@ type books interface {
 	reader
 	sumsOf(scope scope, workspace, user string, day workspace.Day) sums
 	accountOf(workspace string) account
+	payerOf(workspace, user string) *payer
 }
 
 // ledgers is a view's books.
@@ -76,14 +78,29 @@ func (l ledgers) accountOf(ws string) account {
 	return account{Workspace: ws}
 }
 
+func (l ledgers) payerOf(ws, user string) *payer { return payerOf(l.reader, ws, user) }
+
 // An entry keeps the books it has touched beside the tables and writes each once,
 // at its end: a renewal of many leases raises the same few sums over and over.
 
+// sumsOf names the sums of a scope on a day.
+type sumsOf struct {
+	of       scope
+	ws, user string
+	day      workspace.Day
+}
+
+func (k sumsOf) compare(o sumsOf) int {
+	return cmp.Or(cmp.Compare(k.of, o.of), cmp.Compare(k.ws, o.ws), cmp.Compare(k.user, o.user), cmp.Compare(k.day, o.day))
+}
+
 // openBooks are the books an entry has open.
 type openBooks struct {
-	days     map[string]*sums
+	days     map[sumsOf]*sums
 	accounts map[string]*account
 	usage    map[string]*usage
+	payer    *payer // the latest
+	payers   payers // as of the workspaces and the cluster that are written
 }
 
 func (t *tx) sumsOf(of scope, ws, user string, day workspace.Day) sums {
@@ -91,14 +108,18 @@ func (t *tx) sumsOf(of scope, ws, user string, day workspace.Day) sums {
 }
 
 func (t *tx) sums(of scope, ws, user string, day workspace.Day) *sums {
-	probe := sums{Scope: of, Workspace: ws, User: user, Day: day}
-	k := string(probe.key())
+	if p := t.books.payer; p != nil && p.day == day {
+		if s := p.sums(of, ws, user); s != nil {
+			return s
+		}
+	}
+	k := sumsOf{of, ws, user, day}
 	s := t.books.days[k]
 	if s == nil {
 		got := ledgers{t}.sumsOf(of, ws, user, day)
 		s = &got
 		if t.books.days == nil {
-			t.books.days = map[string]*sums{}
+			t.books.days = map[sumsOf]*sums{}
 		}
 		t.books.days[k] = s
 	}
@@ -122,7 +143,7 @@ func (t *tx) account(ws string) *account {
 
 // keepBooks writes the open books.
 func (t *tx) keepBooks() {
-	for _, k := range slices.Sorted(maps.Keys(t.books.days)) {
+	for _, k := range slices.SortedFunc(maps.Keys(t.books.days), sumsOf.compare) {
 		s := t.books.days[k]
 		if s.Spent != 0 || s.Reserved != 0 || days.get(t, "id", s.key()) != nil {
 			days.put(t, s)
@@ -140,11 +161,26 @@ func (t *tx) keepBooks() {
 	t.books = openBooks{}
 }
 
-// daysOf are the three sums of a day that a run's money is part of.
-func (t *tx) daysOf(m *meter, day workspace.Day) [3]*sums {
-	return [3]*sums{
-		t.sums(ofCluster, "", "", day), t.sums(ofWorkspace, m.Workspace, "", day), t.sums(ofUser, m.Workspace, m.User, day),
+func (t *tx) payerOf(ws, user string) *payer {
+	b := &t.books
+	if b.payers == nil {
+		b.payers, b.payer = payers{}, nil
 	}
+	if p := b.payer; p == nil || p.workspace.ID != ws || p.user != user {
+		b.payer = b.payers.of(t, ws, user)
+	}
+	return b.payer
+}
+
+// daysOf are the three sums of a day that a run's money is part of.
+func (t *tx) daysOf(m *meter, day workspace.Day) *[3]*sums {
+	p := t.payerOf(m.Workspace, m.User)
+	if p.day != day || p.days[0] == nil {
+		p.day, p.days = day, [3]*sums{
+			t.sums(ofCluster, "", "", day), t.sums(ofWorkspace, m.Workspace, "", day), t.sums(ofUser, m.Workspace, m.User, day),
+		}
+	}
+	return &p.days
 }
 
 // setAside reserves an amount in all of a run's books, or gives a negative one back.
@@ -180,12 +216,4 @@ func (t *tx) spend(m *meter, from slice, day workspace.Day, amount, ms int64) {
 	}
 	m.Row.Amount += amount
 	m.Row.MS += ms
-}
-
-// generation of the spending limit in force; 0 without one.
-func (t *tx) generation(ws string) uint64 {
-	if w := t.workspace(ws); w != nil && w.Limits.Spending != nil {
-		return w.Limits.Spending.Generation
-	}
-	return 0
 }

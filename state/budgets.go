@@ -28,10 +28,20 @@ const (
 	clusterDaily   = "cluster_daily"
 )
 
-// budgetsOf are the budgets in force for a user of a workspace, in the order in
+// payer is a user in a workspace, with the budgets in force for it, in the order in
 // which admission checks them.
-func budgetsOf(in reader, w *workspace.Workspace, user string) (all [4]budget, n int) {
-	add := func(b budget) { all[n] = b; n++ }
+type payer struct {
+	workspace *workspace.Workspace
+	user      string
+	budgets   []budget
+	day       workspace.Day
+	days      [3]*sums // of day, that an entry has open; nil: none
+}
+
+func payerOf(in reader, ws, user string) *payer {
+	w := workspaces.get(in, "id", ws)
+	p := &payer{workspace: w, user: user, budgets: make([]budget, 0, 4)}
+	add := func(b budget) { p.budgets = append(p.budgets, b) }
 	if l := w.Limits.DailyBudget; l != nil {
 		add(budget{kind: workspaceDaily, code: workspace.CodeWorkspaceBudget, limit: *l, scope: ofWorkspace, workspace: w.ID})
 	}
@@ -44,17 +54,44 @@ func budgetsOf(in reader, w *workspace.Workspace, user string) (all [4]budget, n
 	if l := clusters.get(in, "id", "cluster").Limits.DailyBudget; l != nil {
 		add(budget{kind: clusterDaily, code: workspace.CodeSpendingLimit, limit: *l, scope: ofCluster})
 	}
-	return all, n
+	return p
+}
+
+// payers are kept by workspace and user, as long as the rows stay that they are of.
+type payers map[[2]string]*payer
+
+func (all payers) of(in reader, ws, user string) *payer {
+	k := [2]string{ws, user}
+	p := all[k]
+	if p == nil {
+		p = payerOf(in, ws, user)
+		all[k] = p
+	}
+	return p
+}
+
+// sums are those of the payer's day, if it has what is asked for.
+func (p *payer) sums(of scope, ws, user string) *sums {
+	for _, s := range p.days {
+		if s != nil && s.Scope == of && s.Workspace == ws && s.User == user {
+			return s
+		}
+	}
+	return nil
+}
+
+// generation of the spending limit in force; 0 without one.
+func (p *payer) generation() uint64 {
+	if s := p.workspace.Limits.Spending; s != nil {
+		return s.Generation
+	}
+	return 0
 }
 
 // bound reports whether a run's money is under a budget now. A run that costs
 // nothing is under none.
 func (t *tx) bound(m *meter) bool {
-	if m.Rate == 0 {
-		return false
-	}
-	_, n := budgetsOf(t, t.workspace(m.Workspace), m.User)
-	return n > 0
+	return m.Rate > 0 && len(t.payerOf(m.Workspace, m.User).budgets) > 0
 }
 
 // taken is what a budget has spent and reserved, on a day if it is a daily one.

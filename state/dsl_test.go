@@ -259,6 +259,10 @@ func (w *world) buildWorkspace(l *line) Command {
 
 func (w *world) buildCreate(l *line) Command {
 	id, start := l.word(0), l.args["run"] != nil
+	var until time.Time
+	if v := l.get("until", ""); v != "" {
+		until = timeOf(l.t, v)
+	}
 	return &CreateInstance{
 		ID: id, Workspace: l.get("in", "w0"), Project: l.get("project", ""), Name: l.get("name", id), Template: workspace.TemplateRef{Name: l.get("template", "shell")},
 		Kind: workspace.RunKind(l.get("kind", "interactive")),
@@ -269,7 +273,7 @@ func (w *world) buildCreate(l *line) Command {
 		},
 		Spec: workspace.RunSpec{Image: "shell:latest", ImageDigest: "sha256:1", Stoppable: !l.has("unstoppable"),
 			VolumePath: l.get("home", ""), MaxDuration: l.number("most", 0)},
-		FailoverAfter: int(l.number("failover", 0)),
+		ToBeDeletedAt: until, FailoverAfter: int(l.number("failover", 0)),
 		StoragePolicy: l.get("policy", ""), RestartPolicy: l.restartPolicy(), Volume: l.get("volume", ""),
 		Start: start, Run: l.get("run", ""), Suggestion: l.suggestion(),
 	}
@@ -356,6 +360,7 @@ func (w *world) buildReport(l *line) Command {
 		}
 		r.Volumes = append(r.Volumes, rep)
 	}
+	r.Expired = l.all("expired")
 	for _, v := range l.all("health") {
 		p := strings.SplitN(v+"::", ":", 4)
 		r.Health = append(r.Health, workspace.DeviceHealth{Device: p[0], Health: gpu.Health(p[1]), Reason: p[2],

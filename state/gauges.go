@@ -31,9 +31,9 @@ func (v View) MoneyGauges(w *workspace.Workspace, now time.Time) MoneyGauges {
 	in, at := ledgers{v.txn}, v.notBefore(now)
 	day, a := workspace.DayOf(at), in.accountOf(w.ID)
 	g := MoneyGauges{Spent: a.Spent, Reserved: a.Reserved, MonthRuns: monthlyRuns(v.txn, w.ID, workspace.Month(at))}
-	all, n := budgetsOf(v.txn, w, "")
-	for i := range all[:n] {
-		switch b := &all[i]; b.kind {
+	budgets := payerOf(v.txn, w.ID, "").budgets
+	for i := range budgets {
+		switch b := &budgets[i]; b.kind {
 		case userDaily:
 			g.UserBudget, g.UsersReached = true, usersReached(v.txn, w.ID, day, b.limit)
 		case workspaceDaily, lifetimeLimit:

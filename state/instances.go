@@ -73,13 +73,11 @@ func withDigest(inst *workspace.Instance, digest string) *workspace.Instance {
 }
 
 // startNext promises a run for when the present one, which is stopping, has
-// ended. A promise made before stays: its asker waits for that run.
+// ended. A promise made before stays: its asker waits for that run. What the end
+// of the present one may change, money and slots, is asked when it is placed.
 func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, digest string) error {
-	denial := closed(w)
-	if denial == nil && inst.Kind == workspace.KindInteractive {
-		denial = killed(t, w)
-	}
-	if denial != nil {
+	denial := barred(t, w, t.env.Principal)
+	if denial != nil && (inst.Kind != workspace.KindJob || denial.Code == workspace.CodeWorkspaceArchived) {
 		t.deniedIn = w.ID
 		return denial
 	}

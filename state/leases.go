@@ -50,13 +50,12 @@ type renewal struct {
 // planRenewal looks how far the budgets pay for a run that has lived so long. What
 // is reserved already needs no budget.
 func planRenewal(in books, m *meter, lived int64, at time.Time) renewal {
-	w := workspaces.get(in, "id", m.Workspace)
-	all, n := budgetsOf(in, w, m.User)
+	budgets := in.payerOf(m.Workspace, m.User).budgets
 	want := m.wanted(lived)
-	p := renewal{span: m.spanOf(want, lived, at.UnixMilli()), hard: m.FailoverMS > 0 || m.Rate > 0 && n > 0}
-	p.least = min(want, m.Granted+m.shortest())
+	p := renewal{span: m.spanOf(want, lived, at.UnixMilli()), hard: m.FailoverMS > 0 || m.Rate > 0 && len(budgets) > 0}
+	p.least = min(want, max(m.Granted, lived)+m.shortest()) // time that is over is no use to it
 	var reach int64
-	reach, p.short = affordable(in, all[:n], p.span, p.least)
+	reach, p.short = affordable(in, budgets, p.span, p.least)
 	if planted == mutantRenewPast && m.Granted > 0 {
 		reach, p.short = want, nil
 	}
@@ -64,15 +63,16 @@ func planRenewal(in books, m *meter, lived int64, at time.Time) renewal {
 	return p
 }
 
-// due: a renewal would be of use at a stamp of the run's node. Every grant answers
-// a newer stamp than the one before.
-func (m *meter) due(stamp workspace.Stamp, hard bool) bool {
+// due: a renewal would be of use at a stamp of the run's node: it would move the
+// end or say why it doesn't. Every grant answers a newer stamp than the one before.
+func (m *meter) due(stamp workspace.Stamp, lived int64, p *renewal) bool {
 	l := &m.Lease
 	if l.End.BootID != stamp.BootID {
 		return true // not granted in this boot
 	}
 	used := stamp.BoottimeMS - (l.End.BoottimeMS - l.GrantedMS)
-	return used > 0 && (used >= l.GrantedMS/4 || hard != l.Hard)
+	later := stamp.BoottimeMS+p.span.to-lived > l.End.BoottimeMS
+	return used > 0 && (p.hard != l.Hard || used >= l.GrantedMS/4 && (later || p.short != nil))
 }
 
 // keeps: a node says that it keeps to the run's present end. A run that is given a
@@ -101,28 +101,39 @@ func (c *RenewLeases) apply(t *tx) error {
 	if node == nil || node.Stamp.BootID != c.Stamp.BootID {
 		return workspace.Errorf(workspace.CodeConflict, "the beat is of boot %s of node %s, which isn't its present one", c.Stamp.BootID, c.Node)
 	}
+	// All reads come before the writes: each between two makes memdb copy again
+	// what it has copied.
+	renewed := make(map[string]*meter, len(c.Runs))
 	for i := range c.Runs {
-		if old := meters.get(t, "id", c.Runs[i].Run); old != nil && old.Node == c.Node {
-			t.renew(old, c.Stamp, &c.Runs[i])
+		run := &c.Runs[i]
+		if old := meters.get(t, "id", run.Run); old != nil && old.Node == c.Node && renewed[run.Run] == nil {
+			renewed[run.Run] = t.renew(old, c.Stamp, run)
+		}
+	}
+	for i := range c.Runs {
+		if m := renewed[c.Runs[i].Run]; m != nil {
+			meters.put(t.Txn, m)
 		}
 	}
 	return nil
 }
 
-// renew books what a run has lived, and grants it more where the budgets pay.
-func (t *tx) renew(old *meter, stamp workspace.Stamp, r *workspace.Livedness) {
+// renew books what a run has lived, and grants it more where the budgets pay. The
+// meter that it gives is to be written.
+func (t *tx) renew(old *meter, stamp workspace.Stamp, r *workspace.Livedness) *meter {
 	m := *old
 	lived := max(r.LivedMS, m.Charged)
 	m.Held = m.Held || m.keeps(stamp, r)
 	t.catchUp(&m, lived)
 	p := planRenewal(t, &m, lived, t.at)
-	if m.due(stamp, p.hard) {
+	if m.due(stamp, lived, &p) {
 		t.grant(&m, p, stamp, lived)
+		t.charge(&m, lived) // a grant that came late pays for what was lived before it
 	}
 	if m.Lease.Hard != old.Lease.Hard { // its node doesn't know yet
 		m.Held = false
 	}
-	meters.put(t, &m)
+	return &m
 }
 
 // grant gives a run what the budgets pay for. Where they pay nothing more, a run
@@ -144,12 +155,15 @@ func (t *tx) grant(m *meter, p renewal, stamp workspace.Stamp, lived int64) {
 		t.warn(m.Run, nil)
 	}
 	t.reserve(m, p.span)
-	left := m.Granted - lived
+	end := workspace.Stamp{BootID: stamp.BootID, BoottimeMS: stamp.BoottimeMS + m.Granted - lived}
+	if l.End.BootID == stamp.BootID { // ends move later only, whatever a node says its run has lived
+		end.BoottimeMS = max(end.BoottimeMS, l.End.BoottimeMS)
+	}
 	if l.Hard || p.hard { // a node isn't told of others
 		m.Index = t.index
 	}
-	*l = workspace.Lease{Grant: l.Grant + 1, GrantedMS: left, PaidUntil: t.at.Add(ms(left)), Hard: p.hard,
-		End: workspace.Stamp{BootID: stamp.BootID, BoottimeMS: stamp.BoottimeMS + left}}
+	left := end.BoottimeMS - stamp.BoottimeMS
+	*l = workspace.Lease{Grant: l.Grant + 1, GrantedMS: left, PaidUntil: t.at.Add(ms(left)), Hard: p.hard, End: end}
 }
 
 // denyRenewal notes that a run isn't given more time, once per reason.
@@ -256,6 +270,14 @@ type Leased struct {
 	Learns    bool  // the state learns something else: that they don't, or that the node keeps to its deadline
 }
 
+// forecast is a view's books for many leases.
+type forecast struct {
+	ledgers
+	payers
+}
+
+func (f forecast) payerOf(ws, user string) *payer { return f.of(f.reader, ws, user) }
+
 // Leases are a node's live runs at a beat of it and a time, in the order (lease
 // end, run id). Those that are Due and Renewable, or Due and Learn, belong into a
 // RenewLeases.
@@ -264,7 +286,7 @@ func (v View) Leases(beat workspace.Beat, now time.Time) []Leased {
 	if now.After(at) {
 		at = now
 	}
-	in := ledgers{v.txn}
+	in := forecast{ledgers{v.txn}, payers{}}
 	all := make([]Leased, 0, len(beat.Runs))
 	for _, r := range beat.Runs {
 		m := meters.get(v.txn, "id", r.Run)
@@ -272,10 +294,11 @@ func (v View) Leases(beat workspace.Beat, now time.Time) []Leased {
 			continue
 		}
 		l := Leased{Run: m.Run, Node: m.Node, LivedMS: r.LivedMS, EndMS: r.EndMS, Lease: m.Lease, GrantedMS: m.Granted}
-		p := planRenewal(in, m, max(r.LivedMS, m.Charged), at)
+		lived := max(r.LivedMS, m.Charged)
+		p := planRenewal(in, m, lived, at)
 		hears := !m.Held && m.keeps(beat.Stamp, &r)
-		l.Due = m.due(beat.Stamp, p.hard) || hears
-		l.Renewable = p.short == nil || m.Lease.End.BootID != beat.Stamp.BootID || max(r.LivedMS, m.Charged) == 0
+		l.Due = m.due(beat.Stamp, lived, &p) || hears
+		l.Renewable = p.short == nil || m.Lease.End.BootID != beat.Stamp.BootID || lived == 0
 		l.Learns = hears || p.short != nil && (m.Denied != p.short.code || p.hard != m.Lease.Hard)
 		all = append(all, l)
 	}

@@ -1,8 +1,8 @@
 package state
 
 import (
+	"cmp"
 	"iter"
-	"maps"
 	"slices"
 
 	"berth/workspace"
@@ -57,8 +57,9 @@ func (m *meter) usageOf() usage {
 
 func gpuMS(ms, milli int64) int64 { return ms * milli / 1000 }
 
-// turnRow closes the meter's row, if it has one, and opens another: one that the
-// run had before, when a spending limit was set and taken away within a day.
+// turnRow closes the meter's row, if it has one, and opens another. One that was
+// closed before is taken up again: a spending limit that is set and ended within a
+// day comes back to the row of generation 0.
 func (t *tx) turnRow(m *meter, day workspace.Day, generation uint64) {
 	t.keepRow(m)
 	m.Row = openRow{Day: day, Generation: generation}
@@ -67,9 +68,10 @@ func (t *tx) turnRow(m *meter, day workspace.Day, generation uint64) {
 		return
 	}
 	m.Row.Amount, m.Row.MS = old.Amount, old.MS
+	u := m.usageOf()
+	u.Spent, u.MS, u.GPUMS, u.Runs = -u.Spent, -u.MS, -u.GPUMS, -u.Runs
+	t.addUsage(&u)
 	ledger.delete(t, old)
-	again := m.usageOf()
-	t.usage(&again).add(&usage{Spent: -again.Spent, MS: -again.MS, GPUMS: -again.GPUMS, Runs: -again.Runs})
 }
 
 // keepRow writes the meter's row, which rises no more.
@@ -80,25 +82,25 @@ func (t *tx) keepRow(m *meter) {
 	e := m.entry()
 	e.Final = true
 	ledger.put(t, e)
-	add := m.usageOf()
-	t.usage(&add).add(&add)
+	u := m.usageOf()
+	t.addUsage(&u)
 }
 
-// usage is the sum that another adds to.
-func (t *tx) usage(of *usage) *usage {
-	k := string(of.key())
+// addUsage moves the sums of a day.
+func (t *tx) addUsage(add *usage) {
+	k := string(add.key())
 	sum := t.books.usage[k]
 	if sum == nil {
 		if t.books.usage == nil {
 			t.books.usage = map[string]*usage{}
 		}
-		sum = &usage{Workspace: of.Workspace, Day: of.Day, User: of.User, Project: of.Project, GPUType: of.GPUType}
-		if old := usages.get(t, "id", of.key()); old != nil {
+		sum = &usage{Workspace: add.Workspace, Day: add.Day, User: add.User, Project: add.Project, GPUType: add.GPUType}
+		if old := usages.get(t, "id", add.key()); old != nil {
 			*sum = *old
 		}
 		t.books.usage[k] = sum
 	}
-	return sum
+	sum.add(add)
 }
 
 func (u *usage) add(o *usage) {
@@ -190,7 +192,11 @@ func (v View) Usage(q workspace.UsageQuery) []workspace.UsageRow {
 }
 
 func sorted(sums map[string]*workspace.UsageRow) []workspace.UsageRow {
-	keys := slices.Sorted(maps.Keys(sums))
+	keys := make([]string, 0, len(sums))
+	for k := range sums {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, cmp.Compare)
 	rows := make([]workspace.UsageRow, len(keys))
 	for i, k := range keys {
 		rows[i] = *sums[k]

@@ -118,7 +118,7 @@ func (s *span) segment(x int64) (day workspace.Day, end int64) {
 // reserve takes the span's life out of every budget, day by day.
 func (t *tx) reserve(m *meter, s span) {
 	all := slices.Clone(m.Slices)
-	gen := t.generation(m.Workspace)
+	gen := t.payerOf(m.Workspace, m.User).generation()
 	for x := s.from; x < s.to; {
 		day, end := s.segment(x)
 		t.setAside(m, day, gen, m.cost(x, end))

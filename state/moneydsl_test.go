@@ -37,7 +37,8 @@ func (w *world) buildMoney(l *line) Command {
 			c.MaxConcurrentRuns = ptr(int(number(l.t, v[0])))
 		}
 		if v := l.all("default-plan"); v != nil {
-			c.Defaults = &workspace.WorkspaceDefaults{Plan: workspace.Plan(v[0]), DailyBudget: l.money("default-daily").Value}
+			c.Defaults = &workspace.WorkspaceDefaults{Plan: workspace.Plan(v[0]), DailyBudget: l.money("default-daily").Value,
+				UserDailyBudget: l.money("default-user-daily").Value, MaxConcurrentRuns: int(l.number("default-max", 0))}
 		}
 		return c
 	case "kill-switch":
@@ -166,6 +167,9 @@ func (l *line) limits(c *UpdateWorkspace) {
 			ceilings.MaxConcurrentRuns = ptr(int(number(l.t, most[0])))
 		}
 		c.Ceilings = some(ceilings)
+	}
+	if l.has("no-ceilings") {
+		c.Ceilings = workspace.Optional[workspace.Ceilings]{Set: true}
 	}
 	if l.has("default") {
 		c.MakeDefault = true

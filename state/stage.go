@@ -14,8 +14,10 @@ const stagedMost = 32
 // stagedRow is a row that an entry has written and that isn't in the tables yet.
 type stagedRow struct {
 	table    anyTable
+	name     string
 	id       []byte
-	old, row any // old is nil for a new row
+	mark     uint64
+	old, row any // old is nil for a new row, and in a table without other indexes
 }
 
 // touches reports whether a read of an index may give this row, or what it was.
@@ -36,6 +38,9 @@ func (s *stagedRow) touches(index string, prefix []byte) bool {
 // between two makes it copy the touched nodes again. Staged, each row is
 // inserted once.
 func (t *tx) Insert(table string, row any) error {
+	if table == workspaces.name || table == clusters.name {
+		t.books.payers = nil
+	}
 	of := tablesByName[table]
 	id := of.keyIn("id", row)
 	if s := t.stagedAt(table, id); s != nil {
@@ -47,9 +52,15 @@ func (t *tx) Insert(table string, row any) error {
 			return err
 		}
 	}
-	old, err := t.Txn.First(table, "id", id)
-	t.staged = append(t.staged, stagedRow{table: of, id: id, old: old, row: row})
-	return err
+	var old any
+	if of.indexed() { // else it is under the same key as the row
+		var err error
+		if old, err = t.Txn.First(table, "id", id); err != nil {
+			return err
+		}
+	}
+	t.staged = append(t.staged, stagedRow{table: of, name: table, id: id, mark: mark(id), old: old, row: row})
+	return nil
 }
 
 // Delete removes a row.
@@ -65,11 +76,12 @@ func (t *tx) Delete(table string, row any) error {
 
 // First is memdb's, staged rows included.
 func (t *tx) First(table, index string, parts ...any) (any, error) {
-	if index == "id" && len(t.staged) > 0 {
-		if s := t.stagedAt(table, key(parts...)); s != nil {
+	if index == "id" {
+		id := key(parts...)
+		if s := t.stagedAt(table, id); s != nil {
 			return s.row, nil
 		}
-		return t.Txn.First(table, index, parts...)
+		return t.Txn.First(table, index, id)
 	}
 	if err := t.flushFor(table, index, parts); err != nil {
 		return nil, err
@@ -94,19 +106,28 @@ func (t *tx) LowerBound(table, index string, parts ...any) (memdb.ResultIterator
 }
 
 func (t *tx) stagedAt(table string, id []byte) *stagedRow {
+	m := mark(id)
 	for i := range t.staged {
-		if s := &t.staged[i]; s.table.title() == table && bytes.Equal(s.id, id) {
+		if s := &t.staged[i]; s.mark == m && s.name == table && bytes.Equal(s.id, id) {
 			return s
 		}
 	}
 	return nil
 }
 
+// mark is the end of an id, which tells most apart.
+func mark(id []byte) (m uint64) {
+	for _, b := range id[max(0, len(id)-8):] {
+		m = m<<8 | uint64(b)
+	}
+	return m
+}
+
 // flushFor writes the staged rows if a read of an index could miss one.
 func (t *tx) flushFor(table, index string, parts []any) error {
 	prefix := key(parts...)
 	for i := range t.staged {
-		if s := &t.staged[i]; s.table.title() == table && s.touches(index, prefix) {
+		if s := &t.staged[i]; s.name == table && s.touches(index, prefix) {
 			return t.flush()
 		}
 	}
@@ -121,7 +142,7 @@ func (t *tx) flush() error {
 			old, _ := s.old.(*workspace.Run)
 			count(t.Txn, old, run)
 		}
-		if err := t.Txn.Insert(s.table.title(), s.row); err != nil {
+		if err := t.Txn.Insert(s.name, s.row); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package state
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"iter"
 
 	"github.com/hashicorp/go-memdb"
@@ -40,10 +39,13 @@ type writer interface {
 // prefixed makes an index's name that of a search by prefix.
 const prefixed = "_prefix"
 
+// keySize holds most keys: a UUID, or two numbers and a few words.
+const keySize = 48
+
 // key joins parts into an ordered, prefix-free key: text ends in a zero byte,
 // numbers are big-endian, bytes are a key already.
 func key(parts ...any) []byte {
-	var b []byte
+	b := make([]byte, 0, keySize)
 	for _, p := range parts {
 		switch p := p.(type) {
 		case string:
@@ -53,7 +55,8 @@ func key(parts ...any) []byte {
 		case uint64:
 			b = binary.BigEndian.AppendUint64(b, p)
 		default:
-			panic(fmt.Sprintf("state: a %T can't be part of a key", p))
+			// Naming p would make every part of every key escape to the heap.
+			panic("state: only text, bytes and uint64 can be part of a key")
 		}
 	}
 	return b
@@ -76,7 +79,12 @@ func (x index[T]) FromObject(obj any) (bool, []byte, error) {
 }
 
 // FromArgs makes a whole key of its parts.
-func (x index[T]) FromArgs(args ...any) ([]byte, error) { return key(args...), nil }
+func (x index[T]) FromArgs(args ...any) ([]byte, error) {
+	if whole, ok := args[0].([]byte); ok && len(args) == 1 {
+		return whole, nil
+	}
+	return key(args...), nil
+}
 
 // PrefixFromArgs makes the beginning of a key of its first parts.
 func (x index[T]) PrefixFromArgs(args ...any) ([]byte, error) { return key(args...), nil }

@@ -12,6 +12,7 @@ import (
 type anyTable interface {
 	schema() *memdb.TableSchema
 	title() string
+	indexed() bool                      // it has more indexes than id
 	keyIn(index string, row any) []byte // nil: the row isn't in the index
 	count(txn *memdb.Txn) uint64
 	encodeRows(txn *memdb.Txn) iter.Seq2[[]byte, error]
@@ -45,6 +46,8 @@ func (t table[T]) keyIn(index string, row any) []byte {
 }
 
 func (t table[T]) title() string { return t.name }
+
+func (t table[T]) indexed() bool { return len(t.indexes) > 1 }
 
 func (t table[T]) count(txn *memdb.Txn) (n uint64) {
 	for range t.each(txn, "id") {

@@ -114,10 +114,9 @@ func (v View) deniedOn(ws string, day workspace.Day) map[workspace.Code]int64 {
 
 // budgetWarnings say of budgets that bind nothing.
 func (v View) budgetWarnings(w *workspace.Workspace) (warnings []string) {
-	_, n := budgetsOf(v.txn, w, "")
-	if n > 0 && !v.priced() {
+	if len(payerOf(v.txn, w.ID, "").budgets) > 0 && !v.priced() {
 		warnings = append(warnings, fmt.Sprintf(
-			"budget_never_binds: workspace %s has a budget, but nothing has a price above 0, so that no run can reach it (berth price set)", w.Slug))
+			"budget_never_binds: workspace %s has a budget, but nothing has a price above 0, so that only external runs with a rate can reach it (berth price set)", w.Slug))
 	}
 	return warnings
 }

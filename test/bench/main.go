@@ -47,6 +47,7 @@ func bench(ctx context.Context, words []string) (err error) {
 		run  func(context.Context) ([]result, error)
 	}{
 		{"Apply of a start", measureApply},
+		{"money", measureMoney},
 		{"acknowledged writes, beside bare Raft", h.measureWrites},
 		{setUp, h.setUp},
 		{"starts, beside containerd alone", h.measureStarts},
