@@ -73,9 +73,7 @@ func (d *daemon) leased(name, template string) string {
 	if _, err := d.client.CreateInstance(d.t.Context(), n); err != nil {
 		d.t.Fatal(err)
 	}
-	run := d.waitFor(name, "running").Run
-	d.says(run, "ready")
-	return run
+	return d.waitFor(name, "running").Run
 }
 
 // warned waits until a run is known to get no more time.
@@ -197,7 +195,6 @@ func TestStoppedByTheKillSwitch(t *testing.T) {
 	d.prepare()
 	d.create("box", "demo")
 	first := d.waitFor("box", "running").Run
-	d.says(first, "ready")
 	if r := d.types("", "workspace", "kill-switch", "on", "default"); r.code != 2 {
 		t.Errorf("without an answer to its question: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
