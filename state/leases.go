@@ -118,11 +118,23 @@ func (c *RenewLeases) apply(t *tx) error {
 	return nil
 }
 
+// clockError is how far the log's clock may be behind that of a node: leaders'
+// clocks are corrected.
+const clockError = 24 * time.Hour
+
+// believed is how long a run has lived, in ms, by its node's word: not longer than
+// since the entry that placed it. Without a bound, one wrong number would reserve
+// days without end.
+func believed(in reader, run string, lived int64, at time.Time) int64 {
+	most := at.Sub(runs.get(in, "id", run).Times.Assigned) + clockError
+	return min(max(0, lived), most.Milliseconds())
+}
+
 // renew books what a run has lived, and grants it more where the budgets pay. The
 // meter that it gives is to be written.
 func (t *tx) renew(old *meter, stamp workspace.Stamp, r *workspace.Livedness) *meter {
 	m := *old
-	lived := max(r.LivedMS, m.Charged)
+	lived := max(believed(t, m.Run, r.LivedMS, t.at), m.Charged)
 	m.Held = m.Held || m.keeps(stamp, r)
 	t.catchUp(&m, lived)
 	p := planRenewal(t, &m, lived, t.at)
@@ -294,7 +306,7 @@ func (v View) Leases(beat workspace.Beat, now time.Time) []Leased {
 			continue
 		}
 		l := Leased{Run: m.Run, Node: m.Node, LivedMS: r.LivedMS, EndMS: r.EndMS, Lease: m.Lease, GrantedMS: m.Granted}
-		lived := max(r.LivedMS, m.Charged)
+		lived := max(believed(in, m.Run, r.LivedMS, at), m.Charged)
 		p := planRenewal(in, m, lived, at)
 		hears := !m.Held && m.keeps(beat.Stamp, &r)
 		l.Due = m.due(beat.Stamp, lived, &p) || hears

@@ -1,8 +1,8 @@
 package state
 
 import (
-	"cmp"
 	"iter"
+	"maps"
 	"slices"
 
 	"berth/workspace"
@@ -192,14 +192,9 @@ func (v View) Usage(q workspace.UsageQuery) []workspace.UsageRow {
 }
 
 func sorted(sums map[string]*workspace.UsageRow) []workspace.UsageRow {
-	keys := make([]string, 0, len(sums))
-	for k := range sums {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, cmp.Compare)
-	rows := make([]workspace.UsageRow, len(keys))
-	for i, k := range keys {
-		rows[i] = *sums[k]
+	rows := make([]workspace.UsageRow, 0, len(sums))
+	for _, k := range slices.Sorted(maps.Keys(sums)) {
+		rows = append(rows, *sums[k])
 	}
 	return rows
 }

@@ -194,7 +194,7 @@ func (t *tx) closeMeter(n *workspace.Run, lived int64) {
 	t.catchUp(&m, lived)
 	n.UnpaidMS = max(0, lived-m.Granted)
 	t.giveBack(&m)
-	n.Cost, n.ChargedMS = t.closeRow(&m)+n.Cost, m.Charged
+	n.Cost, n.ChargedMS = t.closeRow(&m), m.Charged
 	n.Warning = nil
 	meters.delete(t, old)
 }

@@ -13,48 +13,82 @@ import (
 
 func unixMicro(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
-// actions are the commands that the model sends. Those of a run's life have
-// several names, so that they come more often.
+// actions is the one that rapid repeats: some time passes, then one of the commands
+// is sent. Those of a run's life come more often.
 func (m *model) actions() map[string]func(*rapid.T) {
-	actions := map[string]func(*rapid.T){
-		"workspaces": m.workspaces, "cluster": m.cluster, "restore": m.restore, "host": m.host,
-		"volumes1": m.volumes, "volumes2": m.volumes,
-	}
-	for _, n := range []string{"1", "2", "3"} {
-		actions["create"+n], actions["change"+n], actions["place"+n], actions["runs"+n] = m.create, m.change, m.place, m.runs
-	}
-	for name, action := range actions {
-		actions[name] = func(t *rapid.T) {
-			m.clock += rapid.Int64Range(-5e5, 2e7).Draw(t, "later")
-			action(t)
+	var all []func(*rapid.T)
+	for often, some := range [][]func(*rapid.T){
+		1: {m.cluster, m.restore, m.prices, m.fleet, m.people, m.fold, m.workspaces},
+		2: {m.host, m.volumes, m.external, m.reach, m.again, m.sweep},
+		3: {m.change, m.limits},
+		5: {m.create, m.place, m.runs},
+		9: {m.beat},
+	} {
+		for range often {
+			all = append(all, some...)
 		}
 	}
-	return actions
+	return map[string]func(*rapid.T){"next": func(t *rapid.T) {
+		m.pass(t)
+		one(t, all, "action")(t)
+	}}
+}
+
+// pass lets time pass: mostly a few seconds, at times until about midnight, or for
+// days. The leader's clock goes wrong at times, and back.
+func (m *model) pass(t *rapid.T) {
+	const second, day = 1e6, 24 * 3600e6
+	switch what := upTo(t, 63, "time"); {
+	case what == 63:
+		m.now += within(t, 0, 2*day, "days")
+	case what == 62:
+		m.now += day - m.now%day + within(t, -2*second, 2*second, "about midnight")
+	case what == 61 && rarely(t, "months"):
+		m.now += within(t, 10*day, 40*day, "long")
+	case what >= 58:
+		m.now += within(t, 0, 7200*second, "hours")
+	case what >= 48:
+		m.now += within(t, 0, 1200*second, "minutes")
+	case what == 47:
+		m.skew = within(t, -3600*second, 3600*second, "skew")
+	case what == 46:
+		m.skew = 0
+		m.term++
+	case what == 45 && rarely(t, "far off"):
+		m.skew = within(t, -2*day, 2*day, "days off")
+	default:
+		m.now += within(t, 0, 20*second, "later")
+	}
 }
 
 func (m *model) view() View { return m.replicas[0].View() }
 
 func (m *model) newID(t *rapid.T, kind string, taken []string) string {
 	if len(taken) > 0 && rarely(t, "id taken") {
-		return rapid.SampledFrom(append(taken, "")).Draw(t, "id")
+		return one(t, append(taken, ""), "id")
 	}
 	m.ids++
 	return fmt.Sprintf("%s%06d", kind, m.ids)
 }
 
-func rarely(t *rapid.T, what string) bool { return rapid.IntRange(0, 15).Draw(t, what) == 0 }
-
 // caller is mostly one who may, with a request id or an idempotency key at times.
 func (m *model) caller(t *rapid.T, role workspace.Role) Caller {
-	c := Caller{Principal: rapid.SampledFrom([]string{"root", "alice", "bob"}).Draw(t, "principal"), Role: role}
-	if rarely(t, "other role") {
-		c.Role = rapid.SampledFrom([]workspace.Role{workspace.RoleMember, workspace.RoleNode, workspace.RoleSystem, "", "emperor"}).Draw(t, "role")
+	c := Caller{Principal: one(t, []string{"root", "alice", "bob"}, "principal"), Role: role}
+	switch upTo(t, 15, "as") {
+	case 0:
+		c.Role = one(t, []workspace.Role{workspace.RoleNode, workspace.RoleSystem, workspace.RoleClusterAdmin, "", "emperor"}, "role")
+	case 1, 2:
+		c.Role = one(t, []workspace.Role{workspace.RoleOwner, workspace.RoleAdmin, workspace.RoleMember}, "role")
 	}
-	if rarely(t, "request id") {
-		c.RequestID = fmt.Sprint("q", rapid.IntRange(0, 9).Draw(t, "request"))
-	}
-	if rarely(t, "idempotent") {
-		c.Idem = &IdempotencyKey{Scope: fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "scope")), Body: fmt.Sprint(rapid.IntRange(0, 1).Draw(t, "body"))}
+	switch upTo(t, 15, "asked") {
+	case 0:
+		c.RequestID = fmt.Sprint("q", upTo(t, 9, "request"))
+	case 1, 2, 3:
+		c.RequestID = m.newID(t, "u", nil)
+	case 4:
+		c.Idem = &IdempotencyKey{Scope: fmt.Sprint(upTo(t, 3, "scope")), Body: fmt.Sprint(upTo(t, 1, "body"))}
+	case 5:
+		c.Idem = &IdempotencyKey{Scope: m.newID(t, "k", nil), Body: "b"}
 	}
 	return c
 }
@@ -83,60 +117,68 @@ func (m *model) runIDs() (ids []string) {
 }
 
 func oneOf(t *rapid.T, ids []string) string {
-	return rapid.SampledFrom(append(ids, "nothing")).Draw(t, "which")
+	if len(ids) == 0 || rarely(t, "none of them") {
+		return "nothing"
+	}
+	return one(t, ids, "which")
 }
 
 func (m *model) workspaces(t *rapid.T) {
 	ids := m.workspaceIDs()
-	var cmd Command
-	switch what := rapid.IntRange(0, 9).Draw(t, "what"); {
-	case what < 2:
-		name := rapid.SampledFrom([]string{"team", "Team!", "other", ""}).Draw(t, "name")
-		cmd = &CreateWorkspace{ID: m.newID(t, "w", ids), Name: &name, Plan: rapid.SampledFrom([]workspace.Plan{
-			workspace.PlanPro, workspace.PlanBasic, "gold"}).Draw(t, "plan")}
-	case what < 3:
+	name := one(t, []string{"team", "Team!", "other", ""}, "name")
+	var cmd Command = &CreateWorkspace{ID: m.newID(t, "w", ids), Name: &name, Plan: one(t, []workspace.Plan{
+		workspace.PlanPro, workspace.PlanBasic, workspace.PlanScale, "", "gold"}, "plan")}
+	switch {
+	case len(ids) > 3 && rarely(t, "archive"):
 		cmd = &ArchiveWorkspace{ID: oneOf(t, ids)}
-	default:
-		cmd = &UpdateWorkspace{ID: oneOf(t, ids), MaxConcurrentRuns: ptr(rapid.IntRange(0, 8).Draw(t, "max"))}
+	case len(ids) > 3 && rarely(t, "delete"):
+		cmd = &DeleteWorkspace{ID: oneOf(t, ids)}
+	case len(ids) > 3:
+		cmd = &UpdateWorkspace{ID: oneOf(t, ids), MaxConcurrentRuns: ptr(upTo(t, 8, "max"))}
 	}
 	m.do(t, cmd, m.caller(t, workspace.RoleClusterAdmin))
 }
 
 func (m *model) cluster(t *rapid.T) {
-	name := rapid.SampledFrom([]string{"shell", "mine", "Mine"}).Draw(t, "template")
-	cmd := rapid.SampledFrom([]Command{
+	name := one(t, []string{"shell", "mine", "Mine"}, "template")
+	cmd := one(t, []Command{
 		&InitCluster{ID: "c2", Workspace: "w9"}, &RaiseVersion{To: uint64(m.ids % (Version + 1))}, &DeleteTemplate{Name: name},
 		&PutTemplate{Template: workspace.Template{Name: name, Image: "i", Kind: workspace.KindJob}},
 		&InstallTemplates{Templates: []workspace.Template{{Name: name, Image: "j", Kind: workspace.KindJob}}},
 		&SetRegistry{Host: name + ".lab", Username: "me", Password: workspace.Sealed{Sealed: []byte{1}}}, &RemoveRegistry{Host: name + ".lab"},
-	}).Draw(t, "command")
+	}, "command")
 	m.do(t, cmd, m.caller(t, workspace.RoleSystem))
 }
 
 func (m *model) create(t *rapid.T) {
 	c := &CreateInstance{
 		ID: m.newID(t, "i", m.instanceIDs()), Workspace: oneOf(t, m.workspaceIDs()),
-		Name: fmt.Sprint("name-", rapid.IntRange(0, 30).Draw(t, "name")), Spec: workspace.RunSpec{Image: "i", Stoppable: !rarely(t, "unstoppable")},
-		Kind: rapid.SampledFrom([]workspace.RunKind{workspace.KindInteractive, workspace.KindJob}).Draw(t, "kind"),
-		Resources: workspace.Resources{GPUCount: rapid.SampledFrom([]int{0, 1, 1, 1, 2, 3}).Draw(t, "gpus"),
+		Name: fmt.Sprint("name-", upTo(t, 30, "name")), Spec: workspace.RunSpec{Image: "i", Stoppable: !rarely(t, "unstoppable")},
+		Kind: one(t, []workspace.RunKind{workspace.KindInteractive, workspace.KindJob}, "kind"),
+		Resources: workspace.Resources{GPUCount: one(t, []int{0, 1, 1, 1, 2, 3}, "gpus"),
 			CPUMilli: 1000, MemoryMiB: 1000, StorageMiB: 1000},
 		Start: !rarely(t, "created only"), Run: m.newID(t, "r", m.runIDs()),
-		StoragePolicy: rapid.SampledFrom([]string{"", "delete", "retain", "retain:1"}).Draw(t, "policy"),
-		RestartPolicy: workspace.RestartPolicy{MaxRestarts: rapid.IntRange(0, 2).Draw(t, "max restarts"),
-			Mode: rapid.SampledFrom([]workspace.RestartMode{"", workspace.RestartNever, workspace.RestartAlways, workspace.RestartOnFailure}).Draw(t, "restart")},
+		StoragePolicy: one(t, []string{"", "delete", "retain", "retain:1"}, "policy"),
+		RestartPolicy: workspace.RestartPolicy{MaxRestarts: upTo(t, 2, "max restarts"),
+			Mode: one(t, []workspace.RestartMode{"", workspace.RestartNever, workspace.RestartAlways, workspace.RestartOnFailure}, "restart")},
+		FailoverAfter: one(t, []int{0, 0, 0, 0, 30, 300, 86400}, "failover"),
+	}
+	c.Spec.MaxDuration = one(t, []int64{0, 0, 0, 0, 45, 5400}, "max duration")
+	if rarely(t, "lifetime") {
+		c.ToBeDeletedAt = unixMicro(m.now + m.skew + within(t, -1e6, 48*3600e6, "until"))
 	}
 	if rapid.Bool().Draw(t, "volume") {
 		c.Spec.VolumePath = "/home"
-		c.Resources.StorageMiB = rapid.SampledFrom([]int64{500, 1000, 2000}).Draw(t, "storage")
-		if rapid.Bool().Draw(t, "reattach") {
-			c.Volume = oneOf(t, m.volumeIDs())
+		c.Resources.StorageMiB = one(t, []int64{500, 1000, 2000}, "storage")
+		if ids := m.volumeIDs(); len(ids) > 0 && rapid.Bool().Draw(t, "reattach") {
+			c.Volume = oneOf(t, ids)
 		}
 	}
 	if rapid.Bool().Draw(t, "slices") {
 		c.Resources.GPUType = "a100|a100-mig"
 	}
 	if c.Resources.GPUCount == 1 {
-		c.Resources.GPUShare = rapid.SampledFrom([]int{0, 0, 200, 500, 700}).Draw(t, "share")
+		c.Resources.GPUShare = one(t, []int{0, 0, 200, 500, 700}, "share")
 	}
 	c.Suggestion = m.suggest(t, &c.Resources)
 	m.do(t, c, m.caller(t, workspace.RoleClusterAdmin))
@@ -144,13 +186,24 @@ func (m *model) create(t *rapid.T) {
 
 // change starts, stops, restarts or deletes an instance.
 func (m *model) change(t *rapid.T) {
-	id := oneOf(t, m.instanceIDs())
+	ids := m.instanceIDs()
+	if len(ids) == 0 {
+		m.create(t)
+		return
+	}
+	id := oneOf(t, ids)
 	res := &workspace.Resources{}
 	if i := m.view().Instance(id); i != nil {
 		res = &i.Resources
 	}
 	var cmd Command
-	switch rapid.IntRange(0, 6).Draw(t, "what") {
+	switch upTo(t, 15, "what") {
+	case 7:
+		x := &ExtendInstance{ID: id, ToBeDeletedAt: workspace.Optional[time.Time]{Set: true}}
+		if rapid.Bool().Draw(t, "until a time") {
+			x.ToBeDeletedAt.Value = ptr(unixMicro(m.now + m.skew + within(t, -1e6, 48*3600e6, "until")))
+		}
+		cmd = x
 	case 0, 1:
 		cmd = &StopInstance{ID: id}
 	case 2:
@@ -172,21 +225,22 @@ func (m *model) volumeIDs() (ids []string) {
 	return ids
 }
 
-// volumes removes or keeps one, lets time pass, or is a node's word of some.
+// volumes removes or keeps one, or is a node's word of some.
 func (m *model) volumes(t *rapid.T) {
-	switch rapid.IntRange(0, 7).Draw(t, "what") {
+	what := upTo(t, 6, "what")
+	if len(m.volumeIDs()) == 0 {
+		what = 6
+	}
+	switch what {
 	case 0:
 		m.do(t, &RemoveVolume{ID: oneOf(t, m.volumeIDs())}, m.caller(t, workspace.RoleClusterAdmin))
 	case 1:
-		policy := rapid.SampledFrom([]string{"delete", "retain", "retain:1", "retain:2", "burn", ""}).Draw(t, "policy")
+		policy := one(t, []string{"delete", "retain", "retain:1", "retain:2", "burn", ""}, "policy")
 		m.do(t, &KeepVolume{ID: oneOf(t, m.volumeIDs()), Policy: policy}, m.caller(t, workspace.RoleClusterAdmin))
-	case 2:
-		m.clock += rapid.Int64Range(0, 2*24*3600e6).Draw(t, "days")
-		m.do(t, &Sweep{}, m.caller(t, workspace.RoleSystem))
 	default:
-		node := rapid.SampledFrom(nodeNames).Draw(t, "node")
+		node := one(t, nodeNames, "node")
 		m.report(t, node, func(r *workspace.Report) {
-			for range rapid.IntRange(0, 3).Draw(t, "volumes") {
+			for range upTo(t, 3, "volumes") {
 				r.Volumes = append(r.Volumes, m.volumeReport(t, node))
 			}
 		})
@@ -199,7 +253,7 @@ func (m *model) volumeReport(t *rapid.T, node string) workspace.VolumeReport {
 	if ordered := m.view().Purges(node); len(ordered) > 0 && rapid.Bool().Draw(t, "purge") {
 		return workspace.VolumeReport{ID: ordered[0], Gone: true}
 	}
-	switch rapid.IntRange(0, 7).Draw(t, "word") {
+	switch upTo(t, 7, "word") {
 	case 0:
 		return workspace.VolumeReport{ID: id, Gone: true, Message: "it isn't there"}
 	case 1:
@@ -213,11 +267,15 @@ func (m *model) place(t *rapid.T) {
 	for r := range m.view().PendingRuns() {
 		ids = append(ids, r.ID)
 	}
+	if len(ids) == 0 && !rarely(t, "none") {
+		m.beat(t)
+		return
+	}
 	if rarely(t, "any run") {
 		ids = m.runIDs()
 	}
 	cmd := &PlaceRuns{}
-	for range rapid.IntRange(1, 3).Draw(t, "batch") {
+	for range int(within(t, 1, 3, "batch")) {
 		id, res := oneOf(t, ids), &workspace.Resources{}
 		if r := m.view().Run(id); r != nil {
 			res = &r.Resources
@@ -233,7 +291,7 @@ func (m *model) place(t *rapid.T) {
 
 // suggest is a place of the right shape, free or not, or nonsense.
 func (m *model) suggest(t *rapid.T, r *workspace.Resources) *Suggestion {
-	switch rapid.IntRange(0, 15).Draw(t, "suggestion") {
+	switch upTo(t, 15, "suggestion") {
 	case 0:
 		return nil
 	case 1:
@@ -241,13 +299,16 @@ func (m *model) suggest(t *rapid.T, r *workspace.Resources) *Suggestion {
 	case 2:
 		return &Suggestion{Reason: "gpu_kind_absent", Message: "never", Impossible: true}
 	}
-	s := &Suggestion{Node: rapid.SampledFrom(nodeNames).Draw(t, "node")}
+	s := &Suggestion{Node: one(t, nodeNames, "node")}
 	there, count, milli := hardware[s.Node], r.GPUCount, r.MilliPerGPU()
 	if rarely(t, "nonsense") {
-		s.Node = rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(t, "node")
-		count, milli = rapid.IntRange(0, 4).Draw(t, "count"), rapid.IntRange(-500, 1500).Draw(t, "milli")
+		s.Node = one(t, []string{"n1", "n2", "n3"}, "node")
+		count, milli = upTo(t, 4, "count"), int(within(t, -500, 1500, "milli"))
 	}
-	first := rapid.IntRange(0, len(there)-1).Draw(t, "device")
+	if b := m.boots[s.Node]; b != nil && !rarely(t, "no beat yet") {
+		s.Stamp = ptr(m.stamp(s.Node))
+	}
+	first := upTo(t, len(there)-1, "device")
 	for n := range count {
 		s.Devices = append(s.Devices, workspace.Allotment{UUID: there[(first+n)%len(there)].UUID, Milli: milli})
 	}
@@ -256,26 +317,35 @@ func (m *model) suggest(t *rapid.T, r *workspace.Resources) *Suggestion {
 
 // runs is a report of what became of runs and their devices.
 func (m *model) runs(t *rapid.T) {
-	node := rapid.SampledFrom(nodeNames).Draw(t, "node")
+	node := one(t, nodeNames, "node")
 	var known []*workspace.Run
 	for r := range m.view().NodeRuns(node) {
 		known = append(known, r)
 	}
 	m.report(t, node, func(report *workspace.Report) {
-		for range rapid.IntRange(0, 3).Draw(t, "run reports") {
-			id := oneOf(t, idsOf(known))
-			report.Runs = append(report.Runs, workspace.RunReport{Run: id, Epoch: m.epoch(t, id), Reason: "seen",
-				Phase: rapid.SampledFrom(reported).Draw(t, "phase"), Access: []workspace.AccessInfo{{Port: 30000}}})
+		for range upTo(t, 5, "run reports") {
+			report.Runs = append(report.Runs, m.runReport(t, oneOf(t, idsOf(known))))
 		}
-		for range rapid.IntRange(0, 2).Draw(t, "releases") {
+		for range upTo(t, 2, "releases") {
 			id := oneOf(t, idsOf(known))
 			report.Released = append(report.Released, workspace.Release{Run: id, Epoch: m.epoch(t, id), Device: m.deviceOf(t, id),
 				Stuck: rarely(t, "stuck")})
+		}
+		for _, of := range nodeNames {
+			for _, claim := range m.view().Expiring(of) {
+				if of == node || rarely(t, "another's") {
+					report.Expired = append(report.Expired, claim.Run)
+				}
+			}
+		}
+		if rarely(t, "expired early") {
+			report.Expired = append(report.Expired, oneOf(t, m.runIDs()))
 		}
 	})
 }
 
 var reported = []workspace.Phase{workspace.PhasePulling, workspace.PhaseStarting, workspace.PhaseRunning, workspace.PhaseRunning,
+	workspace.PhaseRunning, workspace.PhaseRunning, workspace.PhaseRunning, workspace.PhaseRunning, workspace.PhaseRunning,
 	workspace.PhaseStopping, workspace.PhaseSucceeded, workspace.PhaseFailed, workspace.PhaseStopped, workspace.PhaseLost,
 	workspace.PhaseAssigned, workspace.PhasePending, "dancing"}
 
@@ -300,35 +370,35 @@ func (m *model) epoch(t *rapid.T, run string) gpu.Epoch {
 
 func (m *model) deviceOf(t *rapid.T, run string) string {
 	if r := m.view().Run(run); r != nil && len(r.Devices) > 0 && !rarely(t, "other device") {
-		return rapid.SampledFrom(r.Devices).Draw(t, "device").UUID
+		return one(t, r.Devices, "device").UUID
 	}
-	return rapid.SampledFrom(hardware["n1"]).Draw(t, "device").UUID
+	return one(t, hardware["n1"], "device").UUID
 }
 
 // host is a report of the node itself: readiness, devices, orphans, a reboot,
 // or a word that comes late.
 func (m *model) host(t *rapid.T) {
-	node := rapid.SampledFrom(nodeNames).Draw(t, "node")
-	stamp := m.boots[node]
-	switch rapid.IntRange(0, 9).Draw(t, "boot") {
+	node := one(t, nodeNames, "node")
+	b := m.boots[node]
+	switch upTo(t, 31, "boot") {
 	case 0:
-		*stamp = workspace.Stamp{BootID: m.newID(t, "boot", nil)}
+		*b = boot{id: m.newID(t, "boot", nil), at: m.now}
 	case 1:
-		now := *stamp
-		defer func() { *stamp = now }()
-		*stamp = workspace.Stamp{BootID: rapid.SampledFrom([]string{"boot1", now.BootID}).Draw(t, "late"), BoottimeMS: -1000}
+		now := *b
+		defer func() { *b = now }()
+		*b = boot{id: one(t, []string{"boot1", now.id}, "late"), at: now.at + 1e6}
 	}
 	there := hardware[node]
 	m.report(t, node, func(r *workspace.Report) {
-		r.Ready = &workspace.Readiness{Ready: !rarely(t, "not ready")}
+		r.Ready = &workspace.Readiness{Ready: !rarely(t, "not ready") || !rarely(t, "indeed")}
 		if !rarely(t, "no inventory yet") {
-			r.Devices = &gpu.Inventory{Devices: slices.Clone(there[:len(there)-rapid.IntRange(0, 1).Draw(t, "missing")])}
+			r.Devices = &gpu.Inventory{Devices: slices.Clone(there[:len(there)-upTo(t, 5, "missing")/5])}
 		}
 		r.Orphans = &[]workspace.Orphan{}
 		if rarely(t, "orphan") {
 			*r.Orphans = []workspace.Orphan{{Container: "orphan", Devices: []string{there[0].UUID}}}
 		}
-		h := workspace.DeviceHealth{Device: rapid.SampledFrom(there).Draw(t, "device").UUID, Health: gpu.Healthy}
+		h := workspace.DeviceHealth{Device: one(t, there, "device").UUID, Health: gpu.Healthy}
 		if rarely(t, "unhealthy") {
 			h.Health, h.Reason = gpu.Unhealthy, "xid_79"
 		}

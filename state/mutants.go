@@ -15,5 +15,5 @@ const (
 	mutantDayTwice        mutant = "day_twice"        // a clock that went back opens a day again
 	mutantPostingDay      mutant = "posting_day"      // a charge is booked to the day of the entry that posts it
 	mutantRenewPast       mutant = "renew_past"       // a renewal doesn't look at the budgets
-	mutantIdempotency     mutant = "idempotency"      // the outcome of a request is kept outside its entry
+	mutantIdempotency     mutant = "idempotency"      // the outcomes of requests are kept outside the state: a restore forgets them
 )

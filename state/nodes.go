@@ -169,8 +169,9 @@ func (t *tx) reportRun(node string, r *workspace.RunReport) {
 	if run == nil || run.Node != node || run.Kind == workspace.KindExternal || run.Epoch != r.Epoch || !r.Phase.ByAgent() || run.Phase.Terminal() {
 		return
 	}
-	if r.LivedMS > 0 && !r.Phase.Terminal() {
-		t.lived(run, r.LivedMS)
+	lived := believed(t, run.ID, r.LivedMS, t.at)
+	if lived > 0 && !r.Phase.Terminal() {
+		t.lived(run, lived)
 	}
 	n := *run
 	switch {
@@ -182,7 +183,7 @@ func (t *tx) reportRun(node string, r *workspace.RunReport) {
 	case !run.Phase.CanBecome(r.Phase):
 	case r.Phase.Terminal():
 		n.ExitCode, n.OOM = r.ExitCode, r.OOM
-		t.endRunAt(&n, max(0, r.LivedMS), r.Phase, r.Reason, r.Message)
+		t.endRunAt(&n, lived, r.Phase, r.Reason, r.Message)
 	default:
 		t.publish(&n, r)
 		t.setPhase(&n, r.Phase, r.Reason, r.Message)
