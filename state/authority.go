@@ -23,19 +23,21 @@ func (t *tx) needAdmin() error {
 // gives the workspace.
 func (t *tx) needMember(id string) (*workspace.Workspace, error) {
 	w := t.workspace(id)
-	if w == nil || !w.DeletedAt.IsZero() {
-		return nil, workspace.Errorf(workspace.CodeNotFound, "there is no workspace %q", id)
-	}
-	switch t.env.Role {
-	case workspace.RoleClusterAdmin, workspace.RoleSystem:
-		return w, nil
-	}
-	m := members.get(t, "id", id, t.env.Principal)
-	if m == nil || !isMember(m.Role) || !isMember(t.env.Role) {
+	if w == nil || !w.DeletedAt.IsZero() || !t.belongs(w) {
 		// Who isn't a member doesn't learn that it exists.
 		return nil, workspace.Errorf(workspace.CodeNotFound, "there is no workspace %q", id)
 	}
 	return w, nil
+}
+
+// belongs: the caller may change things of a workspace, deleted or not.
+func (t *tx) belongs(w *workspace.Workspace) bool {
+	switch t.env.Role {
+	case workspace.RoleClusterAdmin, workspace.RoleSystem:
+		return true
+	}
+	m := members.get(t, "id", w.ID, t.env.Principal)
+	return m != nil && isMember(m.Role) && isMember(t.env.Role)
 }
 
 // isMember: the role is one that memberships give. A node or a caller whose role

@@ -25,7 +25,7 @@ func TestMonthlyLimit(t *testing.T) {
 	}
 }
 
-// Texts that others write are bounded.
+// Texts that others write are bounded, and an external run's caller can't lose it.
 func TestExternalTexts(t *testing.T) {
 	w := newWorld(t)
 	w.play("init\n\nexternal x1")
@@ -33,10 +33,11 @@ func TestExternalTexts(t *testing.T) {
 	root := Caller{Principal: "root", Role: workspace.RoleClusterAdmin}
 	for _, cmd := range []Command{
 		&EndExternal{Run: "x1", Phase: workspace.PhaseSucceeded, Message: long},
+		&EndExternal{Run: "x1", Phase: workspace.PhaseLost},
 		&StartExternal{Run: "x2", Workspace: "w0", Name: long},
 	} {
 		if res := w.apply(cmd, root); res.Err == nil || res.Err.Code != workspace.CodeInvalid {
-			t.Errorf("%T with a long text gave %+v", cmd, res)
+			t.Errorf("%T that is too much gave %+v", cmd, res)
 		}
 	}
 }

@@ -104,7 +104,7 @@ func (c *UpdateCluster) apply(t *tx) error {
 	clusters.put(t, &n)
 	t.result.Object = n.ID
 	t.event(workspace.Event{Type: "cluster.updated", Object: n.ID, Message: "cluster " + n.Name + " updated"})
-	switched(t, n.ID, "", "cluster", old.KillSwitch, n.KillSwitch)
+	switched(t, n.ID, "", "the cluster", old.KillSwitch, n.KillSwitch)
 	if n.KillSwitch && !old.KillSwitch {
 		for _, w := range collect(workspaces.each(t, "id")) {
 			t.stopAll(w.ID, "kill_switch", "the cluster's kill switch was switched on by "+t.env.Principal)

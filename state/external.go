@@ -63,6 +63,7 @@ func (c *StartExternal) apply(t *tx) error {
 	if denial := t.admit(ask); denial != nil {
 		run.ExpiresAt = t.at.Add(deniedKept)
 		t.countDenial(w.ID, denial.Code)
+		t.anew = true
 		t.setPhase(run, workspace.PhaseFailed, string(denial.Code), denial.Message)
 		return nil
 	}
@@ -177,7 +178,7 @@ func (c *EndExternal) apply(t *tx) error {
 func (t *tx) ownExternal(id string) (*workspace.Run, error) {
 	run := runs.get(t, "id", id)
 	if run != nil && run.Kind == workspace.KindExternal {
-		if _, err := t.needMember(run.Workspace); err == nil {
+		if t.belongs(t.workspace(run.Workspace)) { // also of a deleted one: what runs must be able to end
 			if run.Phase.Terminal() {
 				return nil, workspace.Errorf(workspace.CodeConflict, "external run %s has ended: it is %s (%s)", id, run.Phase, run.Reason)
 			}

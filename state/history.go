@@ -41,7 +41,24 @@ func (c *FoldHistory) apply(t *tx) error {
 		}
 		t.fold(r)
 	}
+	t.foldDenials(workspace.DayOf(time.UnixMicro(before)))
 	return nil
+}
+
+// foldDenials keeps of the denials before a day how many there were, by workspace
+// and code: in the row of day 0.
+func (t *tx) foldDenials(before workspace.Day) {
+	for _, old := range collect(denials.each(t, "id")) {
+		if old.Day == 0 || old.Day >= before {
+			continue
+		}
+		sum := denied{Workspace: old.Workspace, Code: old.Code, N: old.N}
+		if all := denials.get(t, "id", old.Workspace, uint64(0), string(old.Code)); all != nil {
+			sum.N += all.N
+		}
+		denials.delete(t, old)
+		denials.put(t, &sum)
+	}
 }
 
 func (t *tx) fold(r *workspace.Run) {

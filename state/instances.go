@@ -1,6 +1,8 @@
 package state
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -89,7 +91,7 @@ func (t *tx) startNext(w *workspace.Workspace, inst *workspace.Instance, run, di
 		return err
 	}
 	n := withDigest(inst, digest)
-	n.Desired, n.NextRun = workspace.DesiredRunning, run
+	n.Desired, n.NextRun, n.NextUser = workspace.DesiredRunning, run, t.env.Principal
 	t.result.Run = run
 	t.putInstance(n)
 	return nil
@@ -174,7 +176,7 @@ func (c *DeleteInstance) apply(t *tx) error {
 // deleteInstance makes an instance go, with its container.
 func (t *tx) deleteInstance(inst *workspace.Instance, why string) {
 	n := *inst
-	n.Desired, n.NextRun, n.DeletedAt, n.Warning = workspace.DesiredDeleted, "", t.at, nil
+	n.Desired, n.NextRun, n.NextUser, n.DeletedAt, n.Warning = workspace.DesiredDeleted, "", "", t.at, nil
 	message := "instance " + n.Name + " " + why
 	if fate := t.detach(&n); fate != "" {
 		message += "; its volume " + fate
@@ -260,7 +262,7 @@ func (t *tx) runOf(inst *workspace.Instance) *workspace.Run {
 // stopInstance makes an instance stop, whatever it does now.
 func (t *tx) stopInstance(inst *workspace.Instance, reason, message string) {
 	n := *inst
-	n.Desired, n.NextRun = workspace.DesiredStopped, ""
+	n.Desired, n.NextRun, n.NextUser = workspace.DesiredStopped, "", ""
 	t.putInstance(&n)
 	if run := t.runOf(&n); run != nil && !run.Phase.Terminal() {
 		t.stopRun(run, reason, message)
@@ -282,12 +284,14 @@ func (t *tx) settle(id string) {
 			Message: "instance " + inst.Name + " is gone"})
 	case ended && inst.NextRun != "":
 		next := *inst
-		next.NextRun = ""
+		next.NextRun, next.NextUser = "", ""
 		if t.freshRun(inst.NextRun) != nil { // given to another since it was promised
 			t.putInstance(&next)
 			return
 		}
-		t.makeRun(&next, inst.NextRun)
+		run := t.newRun(&next, inst.NextRun)
+		run.User = cmp.Or(inst.NextUser, run.User)
+		t.addRun(&next, run, fmt.Sprintf("run %d of instance %s was made", run.Attempt, next.Name))
 	case ended && run != nil && inst.Desired == workspace.DesiredRunning:
 		t.restart(inst, run)
 	}

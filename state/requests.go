@@ -76,7 +76,7 @@ func (t *tx) remember(r Result) {
 		outcomes.put(t, &outcome{ID: id, Until: t.at.Add(requestsKept).UnixMicro(), Result: r})
 	}
 	// A denial is judged anew on a retry; only what can't change is kept.
-	if idem := t.env.Idem; idem != nil && (r.Err == nil || r.Err.Code == workspace.CodeInvalid) {
+	if idem := t.env.Idem; idem != nil && !t.anew && (r.Err == nil || r.Err.Code == workspace.CodeInvalid) {
 		outcomes.put(t, &outcome{
 			ID: "key:" + idem.Scope, Body: idem.Body, Until: t.at.Add(idempotencyKept).UnixMicro(), Result: r,
 		})

@@ -38,6 +38,7 @@ func (t *tx) restart(inst *workspace.Instance, ended *workspace.Run) {
 	}
 	n := t.newRun(inst, t.derivedID())
 	n.Restarts, n.Counted = count, true // it counts for the month already
+	n.User = ended.User
 	which := fmt.Sprintf("restart %d", count)
 	if policy.MaxRestarts > 0 {
 		which = fmt.Sprintf("restart %d of %d", count, policy.MaxRestarts)

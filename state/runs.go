@@ -80,13 +80,6 @@ func (t *tx) start(inst *workspace.Instance, id string, s *Suggestion) error {
 // freshRun checks the id of a run to be made.
 func (t *tx) freshRun(id string) error { return fresh("run", id, runs.get(t, "id", id)) }
 
-// makeRun gives an instance a new pending run.
-func (t *tx) makeRun(inst *workspace.Instance, id string) *workspace.Run {
-	run := t.newRun(inst, id)
-	t.addRun(inst, run, fmt.Sprintf("run %d of instance %s was made", run.Attempt, inst.Name))
-	return run
-}
-
 // newRun is an instance's next run, not written yet.
 func (t *tx) newRun(inst *workspace.Instance, id string) *workspace.Run {
 	run := &workspace.Run{

@@ -118,6 +118,7 @@ type tx struct {
 	position *position // after this entry
 	books    openBooks
 	deniedIn string // workspace of the latest denial
+	anew     bool   // a retry is judged anew, though nothing was refused
 	derived  uint64 // ids made by derivedID so far
 }
 

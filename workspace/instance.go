@@ -104,7 +104,8 @@ type Instance struct {
 	Warning *Warning `json:"warning,omitempty"`
 	// Warnings are its own and its run's: filled in for display.
 	Warnings    []Warning `json:"warnings,omitempty" cbor:"-"`
-	NextRun     string    `json:"next_run,omitempty"` // id of the run to make once the present one has ended
+	NextUser    string    `json:"-" cbor:"next_user,omitempty"` // who has asked for NextRun, and pays for it
+	NextRun     string    `json:"next_run,omitempty"`           // id of the run to make once the present one has ended
 	CreatedAt   time.Time `json:"created_at"`
 	UpdatedAt   time.Time `json:"updated_at"`
 	DeletedAt   time.Time `json:"deleted_at,omitzero"`
