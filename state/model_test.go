@@ -149,7 +149,9 @@ func (m *model) do(t *rapid.T, cmd Command, by Caller) Result {
 		t.Fatalf("%T: one replica answers %x, the other %x", cmd, answers[0], answers[1])
 	}
 	after := m.replicas[0].View()
-	m.asked.keep(cmd, by, res, after.At())
+	_, external := cmd.(*StartExternal)
+	run := after.Run(res.Run)
+	m.asked.keep(cmd, by, res, after.At(), external && run != nil && run.Phase.Terminal())
 	for _, err := range []error{
 		invariants(before, after, cmd), nothingChanged(before, after, res), authorityHolds(before, cmd, by, res), leasesExpire(before, after, cmd, m.term),
 		sweepDone(after, cmd, res),

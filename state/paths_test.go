@@ -79,7 +79,10 @@ func (p paths) note(before, after View, cmd Command, res Result) {
 		p.noteRun(before, after, old, r, cmd)
 	}
 	for _, d := range changes(before, after, denials) {
-		p.count(d != nil, "denied: "+string(d.Code))
+		if d != nil {
+			p.count(d.Day != 0, "denied: "+string(d.Code))
+			p.count(d.Day == 0, "denials folded")
+		}
 	}
 	for old, w := range changes(before, after, workspaces) {
 		p.noteWorkspace(before, after, old, w)

@@ -72,14 +72,16 @@ func asError(r Result) error {
 }
 
 // keep what a request was told.
-func (a *answers) keep(cmd Command, by Caller, res Result, at time.Time) {
+// denied: an external run was, and is kept as failed. As any denial it is judged
+// anew.
+func (a *answers) keep(cmd Command, by Caller, res Result, at time.Time, denied bool) {
 	if res.Replay {
 		return
 	}
 	if by.RequestID != "" {
 		a.requests[by.RequestID] = &answer{res: res, until: at.Add(requestsKept)}
 	}
-	if by.Idem != nil && (res.Err == nil || res.Err.Code == workspace.CodeInvalid) {
+	if by.Idem != nil && !denied && (res.Err == nil || res.Err.Code == workspace.CodeInvalid) {
 		a.keys[by.Idem.Scope] = &answer{res: res, until: at.Add(idempotencyKept), body: by.Idem.Body}
 	}
 	if by.RequestID != "" || by.Idem != nil {
