@@ -85,13 +85,14 @@ checks: prepare-build
 
 # One package after the other: several count what is left on this host, and
 # bounds in time hold on a host that isn't busy elsewhere. go list -export
-# compiles them all before that, on every core. The model of the state is sent most
-# of its commands without the race detector, which makes them five times as slow.
+# compiles them all before that, on every core. The models of the state and of
+# leases go their whole length without the race detector, which makes them five
+# times as slow.
 run-tests:
 	mkdir -p build
 	go list -race -test -deps -export ./... >/dev/null
 	{ BERTH_REQUIRE_INTEGRATION=1 go test -race -p 1 -json -timeout $(TEST_TIMEOUT) ./...; \
-	  go test -json -timeout $(TEST_TIMEOUT) -run '^TestModel$$' ./state; } | tee build/test.json | go run ./test/report
+	  go test -json -timeout $(TEST_TIMEOUT) -run '^TestModel$$' ./state ./lease; } | tee build/test.json | go run ./test/report
 
 # Built under its own name, so that no half-made or older one is taken for it.
 $(GOLANGCI):

@@ -211,6 +211,9 @@ func modelled(t *testing.T, first, seeds int, p protocol) *found {
 
 func TestModel(t *testing.T) {
 	first, seeds := 0, 300
+	if raced {
+		seeds = 40 // the others are run without the detector
+	}
 	if os.Getenv("BERTH_TORTURE") != "" {
 		seeds = 3000
 	}

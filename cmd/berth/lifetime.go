@@ -44,12 +44,13 @@ func parseSpan(text string) (time.Duration, error) {
 
 // ends gathers the flags about how long an instance and its runs live.
 type ends struct {
-	lifetime, maxDuration *time.Duration
+	lifetime, maxDuration, failover *time.Duration
 }
 
 func (e *ends) addFlags(c *cobra.Command) {
 	c.Flags().Var(spanFlag{&e.lifetime}, "lifetime", "delete it after this long, such as 8h or 7d (berth instance extend moves that)")
 	c.Flags().Var(spanFlag{&e.maxDuration}, "max-duration", "end a run whose process has lived this long, such as 2h (0: never; default: the template's)")
+	c.Flags().Var(spanFlag{&e.failover}, "failover-after", "end a run on a node that has lost contact for this long, 30s to 24h, so that it can start elsewhere (default: never)")
 }
 
 func (e *ends) merge(r *workspace.NewInstance, now time.Time) error {
@@ -62,6 +63,9 @@ func (e *ends) merge(r *workspace.NewInstance, now time.Time) error {
 	if e.maxDuration != nil {
 		seconds := int64((*e.maxDuration + time.Second - 1) / time.Second)
 		r.MaxDuration = &seconds
+	}
+	if e.failover != nil {
+		r.FailoverAfter = int((*e.failover + time.Second - 1) / time.Second)
 	}
 	return nil
 }

@@ -268,4 +268,35 @@ show "$BERTH" instance rm gpu-box --yes --wait --timeout 20s
 [[ ! -d /proc/$pid ]] || die "the process lives on after the delete"
 "$BERTH" instance get gpu-box >/dev/null 2>&1 && die "the instance is still there after the delete"
 ok "instance and container are gone"
+
+say "money: a second of a GPU costs 1 USD here, and the workspace may spend 15 USD a day"
+cat >"$dir/job.yaml" <<YAML
+name: demo-job
+description: counts until it is stopped
+image: $IMAGE
+command: [/bin/workload, count]
+kind: job
+stoppable: true
+stop_grace_seconds: 1
+YAML
+show "$BERTH" template create -f "$dir/job.yaml"
+show "$BERTH" price set gpu '*' 3600
+show "$BERTH" workspace set demo --daily-budget 15
+submit() { "$BERTH" job submit "$1" --template demo-job --gpus 1 "${kind[@]}" --max-duration 8s "${@:2}"; }
+code=0
+submit first --wait --timeout 60s || code=$?
+ok "the first job ran until its max duration (exit code of berth: $code)"
+"$BERTH" job get first -o json >"$dir/job.json"
+equals "why it ended" max_duration "$(field "$dir/job.json" reason)"
+submit second
+"$BERTH" job get second -o json >"$dir/job.json"
+equals "why the second waits" WORKSPACE_DAILY_BUDGET_EXCEEDED "$(field "$dir/job.json" reason)"
+show "$BERTH" workspace usage demo
+show "$BERTH" usage --by workspace,gpu-type
+"$BERTH" workspace usage demo -o json >"$dir/usage.json"
+spent=$(field "$dir/usage.json" spent_micro_usd)
+((spent > 6000000 && spent <= 8000000)) || die "the workspace has spent $spent micro-USD for a run of 8 s"
+"$BERTH" ledger export -o json >"$dir/ledger.json"
+equals "the sum of the ledger" "$spent" "$(sed -n 's/.*"amount_micro_usd": *\([0-9]*\).*/\1/p' "$dir/ledger.json" | awk '{s += $1} END {print s + 0}')"
+show "$BERTH" job rm second --yes
 show "$BERTH" events
