@@ -23,7 +23,7 @@ NFPM := build/tools/nfpm-$(NFPM_VERSION)
 
 # A package's tests end after this much; all of them together are expected to
 # take a good part less than 15 minutes on two cores.
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 
 # What the images of tests and demo are made of; prepare.sh says why it may be
 # the one below build.

@@ -58,7 +58,7 @@ func grantHolds(after View, cmd Command, old, m *meter) error {
 	case m.Kind == workspace.KindExternal:
 	case m.Denied != "" && (m.Granted > old.Granted || m.Charged > 0 && old.Lease.End.BootID == m.Lease.End.BootID):
 		return fmt.Errorf("lease: run %s was denied more time (%s) and given it: %+v, %+v", m.Run, m.Denied, old.Lease, m.Lease)
-	case m.Lease.GrantedMS > max(m.Granted-m.Charged, old.Lease.End.BoottimeMS-m.Lease.End.BoottimeMS+m.Lease.GrantedMS):
+	case m.Lease.GrantedMS > max(m.Granted-m.Charged+lasts(m), old.Lease.End.BoottimeMS-m.Lease.End.BoottimeMS+m.Lease.GrantedMS):
 		return fmt.Errorf("lease: grant %d of run %s is of %d ms, %d are reserved", m.Lease.Grant, m.Run, m.Lease.GrantedMS, m.Granted-m.Charged)
 	case renews && m.Granted > max(old.Granted, max(toldOf(c, m.Run), m.Charged)+mostOf(m)):
 		return fmt.Errorf("lease: grant %d of run %s goes to %d ms after %d, one is of %d at most", m.Lease.Grant, m.Run, m.Granted, old.Granted, mostOf(m))
@@ -154,4 +154,13 @@ func saidMore(report *Report, r *workspace.Run) bool {
 		}
 	}
 	return n > 1
+}
+
+// lasts: a run whose whole max duration is paid ends by that, and its lease 10 s
+// later.
+func lasts(m *meter) int64 {
+	if m.MostMS > 0 && m.Granted >= m.MostMS {
+		return 10_000
+	}
+	return 0
 }

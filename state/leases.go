@@ -29,13 +29,26 @@ func meterOf(run *workspace.Run, inst *workspace.Instance, q quote) *meter {
 func (t *tx) grantFirst(m *meter, stamp *workspace.Stamp, boot string) {
 	p := planRenewal(t, m, 0, t.at)
 	t.reserve(m, p.span)
-	m.Lease = workspace.Lease{Grant: 1, GrantedMS: m.Granted, PaidUntil: t.at.Add(ms(m.Granted)), Hard: p.hard}
+	left := m.Granted + m.slack()
+	m.Lease = workspace.Lease{Grant: 1, GrantedMS: left, PaidUntil: t.at.Add(ms(left)), Hard: p.hard}
 	if stamp != nil && stamp.BootID == boot {
-		m.Lease.End = workspace.Stamp{BootID: boot, BoottimeMS: stamp.BoottimeMS + m.Granted}
+		m.Lease.End = workspace.Stamp{BootID: boot, BoottimeMS: stamp.BoottimeMS + left}
 	}
 	m.Index, m.Held = t.index, p.hard // nothing starts that its guard holds no end of
 	meters.put(t, m)
 }
+
+// slack is what the lease of a run lasts longer than its life is paid, in ms. One
+// that is paid for its whole max duration ends by that: its guard holds it to it,
+// and its life begins some time after the grant.
+func (m *meter) slack() int64 {
+	if m.MostMS > 0 && m.Granted >= m.MostMS && m.Kind != workspace.KindExternal {
+		return maxDurationSlack.Milliseconds()
+	}
+	return 0
+}
+
+const maxDurationSlack = 10 * time.Second
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
@@ -167,7 +180,7 @@ func (t *tx) grant(m *meter, p renewal, stamp workspace.Stamp, lived int64) {
 		t.warn(m.Run, nil)
 	}
 	t.reserve(m, p.span)
-	end := workspace.Stamp{BootID: stamp.BootID, BoottimeMS: stamp.BoottimeMS + m.Granted - lived}
+	end := workspace.Stamp{BootID: stamp.BootID, BoottimeMS: stamp.BoottimeMS + m.Granted + m.slack() - lived}
 	if l.End.BootID == stamp.BootID { // ends move later only, whatever a node says its run has lived
 		end.BoottimeMS = max(end.BoottimeMS, l.End.BoottimeMS)
 	}

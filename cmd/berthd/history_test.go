@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,13 +190,14 @@ func TestHistoryIsDaily(t *testing.T) {
 		p.ran("one")
 		p.entries.clock = time.Now
 		ctx, cancel := context.WithCancel(t.Context())
-		looks, done := 0, make(chan error, 1)
-		view := func() state.View { looks++; return p.store.View() }
+		var looks atomic.Int64
+		done := make(chan error, 1)
+		view := func() state.View { looks.Add(1); return p.store.View() }
 		go func() { done <- p.Run(ctx, view, p.propose, time.Now) }()
 		for day := range 4 {
 			synctest.Wait()
-			if want := 1 + day; looks != want || (p.store.View().Run("one") == nil) != (day == 3) {
-				t.Errorf("day %d: it has looked %d times", day, looks)
+			if want := int64(1 + day); looks.Load() != want || (p.store.View().Run("one") == nil) != (day == 3) {
+				t.Errorf("day %d: it has looked %d times", day, looks.Load())
 			}
 			time.Sleep(24*time.Hour - time.Second)
 			p.apply(workspace.RoleSystem, "", &state.Sweep{}) // something happens in the cluster
