@@ -73,7 +73,7 @@ func (p *proof) instance(ctx context.Context, name, field string) (string, error
 // runsAnew waits until an instance runs with another run than the one of the boot
 // before, which a daemon that has just started still tells of.
 func (p *proof) runsAnew(ctx context.Context, name, before string) error {
-	const look = `case $(berth instance get %s -o json) in *%s*) ;; *'"status": "RUNNING"'*) echo anew ;; esac`
+	const look = `case $(berth instance get %s -o json) in *'"run": "%s"'*) ;; *'"status": "RUNNING"'*) echo anew ;; esac`
 	return p.eventually(ctx, 2*time.Minute, "anew", look, name, before)
 }
 
