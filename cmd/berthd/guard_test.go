@@ -31,7 +31,13 @@ func (g *guards) start(ctx context.Context) error {
 	}
 	serve, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Run(serve) }()
+	go func() {
+		err := guard.ErrTaken // by one that is ending: it has no socket any more, and the lock still
+		for errors.Is(err, guard.ErrTaken) {
+			err = server.Run(serve)
+		}
+		ended <- err
+	}()
 	g.t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
