@@ -47,8 +47,8 @@ const (
 	reasonTermFailed   = "term_failed"
 	reasonKilled       = "killed"
 	reasonUndeleted    = "container_left"
-	reasonLeaseExpired = "lease_expired"
-	reasonMaxDuration  = "max_duration"
+	reasonLeaseExpired = workspace.ReasonLeaseExpired
+	reasonMaxDuration  = workspace.ReasonMaxDuration
 	reasonNoLease      = "waiting_for_lease"
 	reasonNoGuard      = "guard_unavailable"
 )

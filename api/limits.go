@@ -86,7 +86,7 @@ func wanted(run *workspace.Run) bool {
 }
 
 // killed: a kill switch has stopped this run. The reason is the state's.
-func killed(run *workspace.Run) bool { return run.StopReason == "kill_switch" }
+func killed(run *workspace.Run) bool { return run.StopReason == workspace.ReasonKillSwitch }
 
 // idsOf the runs that are wanted.
 func idsOf(active iter.Seq[*workspace.Run]) []string {

@@ -208,5 +208,5 @@ func (c *leaseCounters) ended(run *workspace.Run, phase workspace.Phase, reason 
 func leaseOver(phase workspace.Phase, reason string) bool {
 	budget := reason == string(workspace.CodeWorkspaceBudget) || reason == string(workspace.CodeUserBudget) ||
 		reason == string(workspace.CodeSpendingLimit)
-	return reason == "lease_expired" || budget && phase == workspace.PhaseStopped
+	return reason == workspace.ReasonLeaseExpired || budget && phase == workspace.PhaseStopped
 }

@@ -107,7 +107,7 @@ func (c *UpdateCluster) apply(t *tx) error {
 	switched(t, n.ID, "", "the cluster", old.KillSwitch, n.KillSwitch)
 	if n.KillSwitch && !old.KillSwitch {
 		for _, w := range collect(workspaces.each(t, "id")) {
-			t.stopAll(w.ID, "kill_switch", "the cluster's kill switch was switched on by "+t.env.Principal)
+			t.stopAll(w.ID, workspace.ReasonKillSwitch, "the cluster's kill switch was switched on by "+t.env.Principal)
 		}
 	}
 	return nil

@@ -190,6 +190,6 @@ func (t *tx) ownExternal(id string) (*workspace.Run, error) {
 
 // expireExternal ends an external run about which nobody has called in time.
 func (t *tx) expireExternal(run *workspace.Run) {
-	t.endRunAt(run, t.livedExternally(run), workspace.PhaseLost, reasonLeaseExpired,
+	t.endRunAt(run, t.livedExternally(run), workspace.PhaseLost, workspace.ReasonLeaseExpired,
 		"nobody has renewed it: it is taken to have ended")
 }

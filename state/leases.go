@@ -8,10 +8,6 @@ import (
 	"berth/workspace"
 )
 
-// reasonLeaseExpired is why a run has ended whose time was over, as its node's
-// agent and Apply both name it.
-const reasonLeaseExpired = "lease_expired"
-
 // meterOf is the meter that a run would get; inst is nil for an external run.
 func meterOf(run *workspace.Run, inst *workspace.Instance, q quote) *meter {
 	m := &meter{
@@ -244,7 +240,7 @@ func (c *ExpireLeases) apply(t *tx) error {
 		if m == nil || m.Node == "" || m.Lease.Grant != e.Grant || !m.Held || nodes.get(t, "id", m.Node).Reachable {
 			continue
 		}
-		t.endRun(runs.get(t, "id", e.Run), workspace.PhaseLost, reasonLeaseExpired,
+		t.endRun(runs.get(t, "id", e.Run), workspace.PhaseLost, workspace.ReasonLeaseExpired,
 			"its node "+nodeName(t, m.Node)+" is unreachable and its lease is over: it has ended there")
 	}
 	return nil

@@ -56,7 +56,7 @@ func (m *model) runReport(t *rapid.T, id string) workspace.RunReport {
 		m.lives[id] = m.now
 	}
 	if m.over(id) && !rarely(t, "not noticed") {
-		r.Phase, r.Reason = workspace.PhaseStopped, reasonLeaseExpired
+		r.Phase, r.Reason = workspace.PhaseStopped, workspace.ReasonLeaseExpired
 		r.LivedMS = m.lived(id) + one(t, []int64{0, 0, 7, 900}, "too long")
 		return r
 	}

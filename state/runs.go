@@ -170,7 +170,7 @@ func (t *tx) endRun(run *workspace.Run, phase workspace.Phase, reason, message s
 func (t *tx) endRunAt(run *workspace.Run, lived int64, phase workspace.Phase, reason, message string) {
 	n := *run
 	n.Desired, n.ExpiresAt = workspace.RunStopping, time.Time{}
-	if m := meters.get(t, "id", run.ID); m != nil && m.Denied != "" && phase == workspace.PhaseStopped && reason == reasonLeaseExpired {
+	if m := meters.get(t, "id", run.ID); m != nil && m.Denied != "" && phase == workspace.PhaseStopped && reason == workspace.ReasonLeaseExpired {
 		reason, message = string(m.Denied), "its paid time is over: "+m.Why
 	}
 	t.closeMeter(&n, lived)

@@ -182,7 +182,7 @@ func (c *UpdateWorkspace) apply(t *tx) error {
 		Message: "workspace " + w.Slug + " updated"})
 	switched(t, w.ID, w.ID, "workspace "+w.Slug, old.KillSwitch, w.KillSwitch)
 	if w.KillSwitch && !old.KillSwitch {
-		t.stopAll(w.ID, "kill_switch", "the kill switch of workspace "+w.Slug+" was switched on by "+t.env.Principal)
+		t.stopAll(w.ID, workspace.ReasonKillSwitch, "the kill switch of workspace "+w.Slug+" was switched on by "+t.env.Principal)
 	}
 	return nil
 }

@@ -62,6 +62,12 @@ const ReasonRestartBackoff = "restart_backoff"
 // max duration. It isn't started again: it would take as long.
 const ReasonMaxDuration = "max_duration"
 
+// Reasons that an agent, Apply and an API face all know a run's end by.
+const (
+	ReasonLeaseExpired = "lease_expired" // its time was over
+	ReasonKillSwitch   = "kill_switch"   // why it is to stop
+)
+
 // Or fills in the mode that a kind of run has by default.
 func (p RestartPolicy) Or(kind RunKind) RestartPolicy {
 	if p.Mode != "" {

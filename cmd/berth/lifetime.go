@@ -165,7 +165,7 @@ func (n *names) remedy(reason, name, run, workspaceID string) string {
 		return fmt.Sprintf("berth instance extend %s --by 4h", name)
 	case "lease":
 		return "berth external renew " + run
-	case "max_duration":
+	case workspace.ReasonMaxDuration:
 		return "nothing extends a run: what it has on its volume stays for the next one"
 	}
 	return ""
